@@ -1,0 +1,2 @@
+//! ingot
+fn main() {}

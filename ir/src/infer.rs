@@ -1,0 +1,277 @@
+//! The result type of an operation from the types of its operands: one function for builder,
+//! parser and verifier. Rule numbers are those of `ir/README.md`.
+
+use crate::module::{Arg, Graph, Module, Param};
+use crate::op::{Op, Rope};
+use crate::types::{DType, Dim, Type};
+use std::fmt;
+
+/// Why an operation has no type: the rule and what was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Rule number, as in `V4`.
+    pub rule: u32,
+    /// What was found and what was expected.
+    pub what: String,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "V{}: {}", self.rule, self.what)
+    }
+}
+
+impl std::error::Error for Mismatch {}
+
+/// Operand count and kinds (value, weight, cache) fit the operation.
+pub const V_OPERANDS: u32 = 3;
+/// Shapes fit the operation.
+pub const V_SHAPE: u32 = 4;
+/// Element types fit the operation.
+pub const V_DTYPE: u32 = 5;
+/// Attributes are in range.
+pub const V_ATTRIBUTE: u32 = 6;
+/// A call's arguments are exactly its graph's parameters.
+pub const V_CALL: u32 = 7;
+
+fn err<T>(rule: u32, what: impl Into<String>) -> Result<T, Mismatch> {
+    Err(Mismatch { rule, what: what.into() })
+}
+
+/// The type of `op` applied to `args` inside `graph`.
+pub fn infer(module: &Module, graph: &Graph, op: &Op, args: &[Arg]) -> Result<Type, Mismatch> {
+    if let Op::Call(callee) = op {
+        return infer_call(module, graph, module.graph(*callee), args);
+    }
+    check_kinds(op, args)?;
+    let types: Vec<Type> = args.iter().map(|&a| graph.arg_type(module, a)).collect();
+    match op {
+        Op::Embed => infer_embed(&types),
+        Op::RmsNorm { eps, group } => infer_rms_norm(*eps, *group, &types),
+        Op::Linear => infer_linear(&types),
+        Op::Rope(rope) => infer_rope(rope, &types),
+        Op::KvAppend => infer_kv_append(&types),
+        Op::Attention { heads, scale } => infer_attention(*heads, *scale, &types),
+        Op::Add | Op::SiluMul => infer_pair(&types),
+        Op::Call(_) => unreachable!("calls are handled above"),
+    }
+}
+
+/// Operand kinds of an operation: `v` value, `w` weight, `c` cache; upper case is optional.
+fn kinds(op: &Op) -> &'static str {
+    match op {
+        Op::Embed => "vw",
+        Op::RmsNorm { .. } => "vW",
+        Op::Linear => "vwW",
+        Op::Rope(_) => "vv",
+        Op::KvAppend => "cvvv",
+        Op::Attention { .. } => "vvv",
+        Op::Add | Op::SiluMul => "vv",
+        Op::Call(_) => "",
+    }
+}
+
+fn check_kinds(op: &Op, args: &[Arg]) -> Result<(), Mismatch> {
+    let found: String = args
+        .iter()
+        .map(|a| match a {
+            Arg::Value(_) => 'v',
+            Arg::Weight(_) | Arg::FormalWeight(_) => 'w',
+            Arg::Cache(_) | Arg::FormalCache(_) => 'c',
+        })
+        .collect();
+    let expected = kinds(op);
+    let least = expected.chars().filter(char::is_ascii_lowercase).count();
+    if found.len() < least || !expected.to_lowercase().starts_with(&found) {
+        return err(
+            V_OPERANDS,
+            format!(
+                "{} takes operands `{expected}` (v value, w weight, c cache, capital optional), \
+                 found `{found}`",
+                op.name()
+            ),
+        );
+    }
+    Ok(())
+}
+
+fn rows(what: &str, ty: &Type) -> Result<u64, Mismatch> {
+    match ty.row_width() {
+        Some(width) => Ok(width),
+        None => err(V_SHAPE, format!("{what} must be f32[T, width], found {ty}")),
+    }
+}
+
+fn positions(ty: &Type) -> Result<(), Mismatch> {
+    if *ty == Type::tokens() {
+        return Ok(());
+    }
+    err(V_SHAPE, format!("positions and tokens must be i32[T], found {ty}"))
+}
+
+fn weight(what: &str, ty: &Type, rank: usize) -> Result<Vec<u64>, Mismatch> {
+    let Some((dtype, dims)) = ty.as_weight() else {
+        return err(V_SHAPE, format!("{what} must have constant dimensions, found {ty}"));
+    };
+    if !dtype.is_float() {
+        return err(V_DTYPE, format!("{what} must hold floats, found {ty}"));
+    }
+    if dims.len() != rank {
+        return err(V_SHAPE, format!("{what} must have {rank} dimensions, found {ty}"));
+    }
+    Ok(dims)
+}
+
+fn vector(what: &str, ty: &Type, width: u64) -> Result<(), Mismatch> {
+    if *ty == Type::weight(DType::F32, &[width]) {
+        return Ok(());
+    }
+    err(V_SHAPE, format!("{what} must be f32[{width}], found {ty}"))
+}
+
+fn infer_embed(types: &[Type]) -> Result<Type, Mismatch> {
+    positions(&types[0])?;
+    Ok(Type::rows(weight("the embedding table", &types[1], 2)?[1]))
+}
+
+fn infer_rms_norm(eps: f64, group: Option<u64>, types: &[Type]) -> Result<Type, Mismatch> {
+    let width = rows("the input of rms_norm", &types[0])?;
+    if !(eps >= 0.0 && eps.is_finite()) {
+        return err(V_ATTRIBUTE, format!("eps must be finite and not negative, found {eps}"));
+    }
+    let group = group.unwrap_or(width);
+    if group == 0 || width % group != 0 {
+        return err(V_ATTRIBUTE, format!("group {group} does not divide the width {width}"));
+    }
+    if let Some(gain) = types.get(1) {
+        vector("the gain of rms_norm", gain, group)?;
+    }
+    Ok(types[0].clone())
+}
+
+fn infer_linear(types: &[Type]) -> Result<Type, Mismatch> {
+    let k = rows("the input of linear", &types[0])?;
+    let dims = weight("the matrix of linear", &types[1], 2)?;
+    if dims[1] != k {
+        return err(
+            V_SHAPE,
+            format!("linear multiplies rows of {k} with {}: {} columns", types[1], dims[1]),
+        );
+    }
+    if let Some(bias) = types.get(2) {
+        vector("the bias of linear", bias, dims[0])?;
+    }
+    Ok(Type::rows(dims[0]))
+}
+
+fn infer_rope(rope: &Rope, types: &[Type]) -> Result<Type, Mismatch> {
+    let width = rows("the input of rope", &types[0])?;
+    positions(&types[1])?;
+    let head = rope.head;
+    if head == 0 || head % 2 != 0 || width % head != 0 {
+        return err(V_ATTRIBUTE, format!("head {head} must be even and divide the width {width}"));
+    }
+    if !(rope.theta > 0.0 && rope.theta.is_finite()) {
+        return err(V_ATTRIBUTE, format!("theta must be positive, found {}", rope.theta));
+    }
+    Ok(types[0].clone())
+}
+
+fn infer_kv_append(types: &[Type]) -> Result<Type, Mismatch> {
+    let Type::Kv { heads, head, dtype } = types[0] else {
+        return err(V_SHAPE, format!("kv_append needs a cache slot, found {}", types[0]));
+    };
+    if !matches!(dtype, DType::F32 | DType::F16) {
+        return err(V_DTYPE, format!("a cache holds f32 or f16, found {dtype}"));
+    }
+    for (what, ty) in [("keys", &types[1]), ("values", &types[2])] {
+        let width = rows(what, ty)?;
+        if width != heads * head {
+            return err(
+                V_SHAPE,
+                format!("{what} are {width} wide, {} stores {heads}·{head}", types[0]),
+            );
+        }
+    }
+    positions(&types[3])?;
+    Ok(types[0].clone())
+}
+
+fn infer_attention(heads: u64, scale: f64, types: &[Type]) -> Result<Type, Mismatch> {
+    let width = rows("the queries", &types[0])?;
+    let Type::Kv { heads: kv_heads, head, .. } = types[1] else {
+        return err(V_SHAPE, format!("attention reads a cache, found {}", types[1]));
+    };
+    positions(&types[2])?;
+    if kv_heads == 0 || heads == 0 || heads % kv_heads != 0 {
+        return err(V_ATTRIBUTE, format!("{heads} heads cannot share {kv_heads} KV heads"));
+    }
+    if width != heads * head {
+        return err(
+            V_SHAPE,
+            format!("queries are {width} wide, {heads} heads of {head} need {}", heads * head),
+        );
+    }
+    if !scale.is_finite() {
+        return err(V_ATTRIBUTE, format!("scale must be finite, found {scale}"));
+    }
+    Ok(types[0].clone())
+}
+
+fn infer_pair(types: &[Type]) -> Result<Type, Mismatch> {
+    rows("the first operand", &types[0])?;
+    if types[0] != types[1] {
+        return err(V_SHAPE, format!("operands differ: {} and {}", types[0], types[1]));
+    }
+    Ok(types[0].clone())
+}
+
+fn infer_call(
+    module: &Module,
+    graph: &Graph,
+    callee: &Graph,
+    args: &[Arg],
+) -> Result<Type, Mismatch> {
+    if args.len() != callee.params.len() {
+        return err(
+            V_CALL,
+            format!(
+                "@{} takes {} arguments, found {}",
+                callee.name,
+                callee.params.len(),
+                args.len()
+            ),
+        );
+    }
+    for (param, &arg) in callee.params.iter().zip(args) {
+        let (name, ty, fits) = match *param {
+            Param::Value(v) => {
+                let value = callee.value(v);
+                (format!("%{}", value.name), &value.ty, matches!(arg, Arg::Value(_)))
+            }
+            Param::Weight(i) => {
+                let formal = &callee.weights[i as usize];
+                let fits = matches!(arg, Arg::Weight(_) | Arg::FormalWeight(_));
+                (format!("${}", formal.name), &formal.ty, fits)
+            }
+            Param::Cache(i) => {
+                let formal = &callee.caches[i as usize];
+                let fits = matches!(arg, Arg::Cache(_) | Arg::FormalCache(_));
+                (format!("^{}", formal.name), &formal.ty, fits)
+            }
+        };
+        let found = graph.arg_type(module, arg);
+        if !fits || found != *ty {
+            return err(V_CALL, format!("{name} of @{} is {ty}, found {found}", callee.name));
+        }
+    }
+    Ok(callee.value(callee.result).ty.clone())
+}
+
+/// Dimensions of a tensor type as text needs them: every constant at least 1.
+pub fn dims_positive(ty: &Type) -> bool {
+    match ty {
+        Type::Tensor { dims, .. } => !dims.contains(&Dim::Const(0)),
+        Type::Kv { heads, head, .. } => *heads > 0 && *head > 0,
+    }
+}

@@ -1,0 +1,123 @@
+//! The closed set of operations: one variant each, its operands and its meaning in the doc comment.
+//!
+//! Kernels, files and symbols elsewhere carry the same names.
+
+use crate::module::GraphId;
+
+/// An operation. Shapes in the comments: `T` tokens, `D` width, `N` outputs, `H` heads of width `h`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// `embed tokens: i32[T], $table[V, D] -> f32[T, D]`: row `tokens[t]` of the table.
+    Embed,
+    /// `rms_norm x: f32[T, D] (, $gain[group])? -> f32[T, D]`: over each group of a row,
+    /// `x / sqrt(mean(x²) + eps) * gain`. Without `group` the group is the whole row.
+    RmsNorm {
+        /// Added to the mean of squares.
+        eps: f64,
+        /// Width of one group; `None` for the whole row. Heads, in a q/k norm.
+        group: Option<u64>,
+    },
+    /// `linear x: f32[T, K], $w[N, K] (, $bias: f32[N])? -> f32[T, N]`: `x · wᵀ + bias`.
+    Linear,
+    /// `rope x: f32[T, H·h], pos: i32[T] -> f32[T, H·h]`: rotates the pairs `(i, i + h/2)` of each
+    /// head by `pos · frequency(i)` (RoFormer, arXiv 2104.09864, in the half-split order).
+    Rope(Rope),
+    /// `kv_append ^cache, k: f32[T, H·h], v: f32[T, H·h], pos: i32[T] -> kv`: stores keys and values.
+    KvAppend,
+    /// `attention q: f32[T, H·h], kv, pos: i32[T] -> f32[T, H·h]`: grouped-query attention, each
+    /// token over positions `0..=pos`, `softmax(q·kᵀ · scale) · v` (GQA, arXiv 2305.13245).
+    Attention {
+        /// Query heads, a multiple of the cache's heads.
+        heads: u64,
+        /// Factor on the scores, usually `1/sqrt(h)`.
+        scale: f64,
+    },
+    /// `add a: f32[T, D], b: f32[T, D] -> f32[T, D]`.
+    Add,
+    /// `silu_mul gate: f32[T, D], up: f32[T, D] -> f32[T, D]`: `gate / (1 + exp(-gate)) * up`
+    /// (SwiGLU, arXiv 2002.05202).
+    SiluMul,
+    /// `call @graph, args… -> its result`: weights and cache slots are bound per call.
+    Call(GraphId),
+}
+
+/// Rotary position embedding: which angle turns pair `i` of a head at a position.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// Width of one head.
+    pub head: u64,
+    /// Base of the geometric series of frequencies.
+    pub theta: f64,
+    /// How a longer context than the original one is reached.
+    pub scaling: RopeScaling,
+}
+
+/// Changes of the frequencies for long contexts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// The plain series.
+    None,
+    /// Every frequency divided by `factor` (position interpolation, arXiv 2306.15595).
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Llama 3.1: low frequencies divided by `factor`, high ones kept, a ramp between.
+    Llama3 {
+        /// The divisor.
+        factor: f64,
+        /// Wavelengths above `original / low` are divided.
+        low: f64,
+        /// Wavelengths below `original / high` are kept.
+        high: f64,
+        /// The context the model was first trained for.
+        original: u64,
+    },
+}
+
+impl Rope {
+    /// `frequency(i)` for `i` in `0..head/2`, in radians per position, rounded to f32 at the same
+    /// places as the reference implementation in Hugging Face transformers.
+    pub fn frequencies(&self) -> Vec<f32> {
+        (0..self.head / 2).map(|i| self.frequency(i)).collect()
+    }
+
+    fn frequency(&self, i: u64) -> f32 {
+        let exponent = (2 * i) as f32 / self.head as f32;
+        let plain = 1.0 / (self.theta as f32).powf(exponent);
+        match self.scaling {
+            RopeScaling::None => plain,
+            RopeScaling::Linear { factor } => plain / factor as f32,
+            RopeScaling::Llama3 { factor, low, high, original } => {
+                let wavelength = std::f64::consts::TAU / f64::from(plain);
+                let original = original as f64;
+                let divided = f64::from(plain) / factor;
+                if wavelength > original / low {
+                    divided as f32
+                } else if wavelength < original / high {
+                    plain
+                } else {
+                    let ramp = (original / wavelength - low) / (high - low);
+                    ((1.0 - ramp) * divided + ramp * f64::from(plain)) as f32
+                }
+            }
+        }
+    }
+}
+
+impl Op {
+    /// The name in text, in files and in symbols.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Embed => "embed",
+            Op::RmsNorm { .. } => "rms_norm",
+            Op::Linear => "linear",
+            Op::Rope(_) => "rope",
+            Op::KvAppend => "kv_append",
+            Op::Attention { .. } => "attention",
+            Op::Add => "add",
+            Op::SiluMul => "silu_mul",
+            Op::Call(_) => "call",
+        }
+    }
+}

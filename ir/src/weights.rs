@@ -1,0 +1,85 @@
+//! Weights as numbers: where blobs come from, and the steps of a weight's history applied to one.
+
+use crate::module::{Step, Weight};
+use crate::types::DType;
+use half::{bf16, f16};
+
+/// A dense tensor in memory, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Dimensions, outermost first.
+    pub dims: Vec<u64>,
+    /// Elements, `dims` multiplied many.
+    pub data: Vec<f32>,
+}
+
+/// A tensor that could not be read: which one, and why.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{blob}: {why}")]
+pub struct BlobError {
+    /// Name of the tensor in its checkpoint.
+    pub blob: String,
+    /// What was found, expected, and what to do.
+    pub why: String,
+}
+
+/// Where the tensors of a checkpoint come from. The only trait of this crate: files live elsewhere.
+pub trait Blobs: Sync {
+    /// The tensor of that name as f32, exactly as its format defines it.
+    fn load(&self, blob: &str) -> Result<Tensor, BlobError>;
+}
+
+/// The weight's numbers: its blob with every step of the history applied, in f32.
+///
+/// A blob of another shape than the history needs is an error that names both.
+pub fn materialise(weight: &Weight, blobs: &dyn Blobs) -> Result<Tensor, BlobError> {
+    let mut tensor = blobs.load(&weight.blob)?;
+    for step in &weight.via {
+        apply(step, &mut tensor).map_err(|why| BlobError { blob: weight.blob.clone(), why })?;
+    }
+    if tensor.dims != weight.dims {
+        return Err(BlobError {
+            blob: weight.blob.clone(),
+            why: format!("found shape {:?}, expected {:?}", tensor.dims, weight.dims),
+        });
+    }
+    Ok(tensor)
+}
+
+fn apply(step: &Step, tensor: &mut Tensor) -> Result<(), String> {
+    match *step {
+        Step::Unpermute { heads } => unpermute(heads, tensor),
+        Step::Cast(dtype) => {
+            cast(dtype, &mut tensor.data);
+            Ok(())
+        }
+    }
+}
+
+/// Rows of a head come as 0, h/2, 1, h/2+1, …; they leave as 0, 1, … h-1. Vectors (biases) too.
+fn unpermute(heads: u64, tensor: &mut Tensor) -> Result<(), String> {
+    let rows = tensor.dims.first().copied().unwrap_or(0);
+    if heads == 0 || rows % (2 * heads) != 0 {
+        return Err(format!("{rows} rows cannot be cut into {heads} heads of even width"));
+    }
+    let columns = (tensor.data.len() as u64 / rows.max(1)) as usize;
+    let head = (rows / heads) as usize;
+    let source = tensor.data.clone();
+    for row in 0..rows as usize {
+        let (h, i) = (row / head, row % head);
+        let from = h * head + if i < head / 2 { 2 * i } else { 2 * (i - head / 2) + 1 };
+        tensor.data[row * columns..][..columns]
+            .copy_from_slice(&source[from * columns..][..columns]);
+    }
+    Ok(())
+}
+
+/// Every element to the nearest value of `dtype`, ties to even.
+pub fn cast(dtype: DType, data: &mut [f32]) {
+    match dtype {
+        DType::F32 => {}
+        DType::F16 => data.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
+        DType::BF16 => data.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
+        DType::I32 => data.iter_mut().for_each(|x| *x = x.round_ties_even()),
+    }
+}
