@@ -2,7 +2,7 @@
 //! parser and verifier. Rule numbers are those of `ir/README.md`.
 
 use crate::module::{Arg, Graph, Module, Param};
-use crate::op::{Op, Rope};
+use crate::op::{Op, Rope, RopeScaling};
 use crate::types::{DType, Dim, Type};
 use std::fmt;
 
@@ -168,13 +168,31 @@ fn infer_rope(rope: &Rope, types: &[Type]) -> Result<Type, Mismatch> {
     let width = rows("the input of rope", &types[0])?;
     positions(&types[1])?;
     let head = rope.head;
-    if head == 0 || head % 2 != 0 || width % head != 0 {
+    if head == 0 || !head.is_multiple_of(2) || width % head != 0 {
         return err(V_ATTRIBUTE, format!("head {head} must be even and divide the width {width}"));
     }
-    if !(rope.theta > 0.0 && rope.theta.is_finite()) {
-        return err(V_ATTRIBUTE, format!("theta must be positive, found {}", rope.theta));
+    let theta = rope.theta as f32;
+    if !(theta > 0.0 && theta.is_finite()) {
+        return err(V_ATTRIBUTE, format!("theta must be a positive f32, found {}", rope.theta));
     }
+    check_scaling(&rope.scaling)?;
     Ok(types[0].clone())
+}
+
+/// Nothing the frequencies divide by is zero or infinite.
+fn check_scaling(scaling: &RopeScaling) -> Result<(), Mismatch> {
+    let positive = |x: f64| x > 0.0 && x.is_finite();
+    let fits = match *scaling {
+        RopeScaling::None => true,
+        RopeScaling::Linear { factor } => positive(factor),
+        RopeScaling::Llama3 { factor, low, high, original } => {
+            positive(factor) && positive(low) && positive(high) && low < high && original > 0
+        }
+    };
+    if fits {
+        return Ok(());
+    }
+    err(V_ATTRIBUTE, format!("factors must be positive and low below high, found {scaling:?}"))
 }
 
 fn infer_kv_append(types: &[Type]) -> Result<Type, Mismatch> {
@@ -186,7 +204,7 @@ fn infer_kv_append(types: &[Type]) -> Result<Type, Mismatch> {
     }
     for (what, ty) in [("keys", &types[1]), ("values", &types[2])] {
         let width = rows(what, ty)?;
-        if width != heads * head {
+        if heads.checked_mul(head) != Some(width) {
             return err(
                 V_SHAPE,
                 format!("{what} are {width} wide, {} stores {heads}·{head}", types[0]),
@@ -203,14 +221,11 @@ fn infer_attention(heads: u64, scale: f64, types: &[Type]) -> Result<Type, Misma
         return err(V_SHAPE, format!("attention reads a cache, found {}", types[1]));
     };
     positions(&types[2])?;
-    if kv_heads == 0 || heads == 0 || heads % kv_heads != 0 {
+    if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
         return err(V_ATTRIBUTE, format!("{heads} heads cannot share {kv_heads} KV heads"));
     }
-    if width != heads * head {
-        return err(
-            V_SHAPE,
-            format!("queries are {width} wide, {heads} heads of {head} need {}", heads * head),
-        );
+    if heads.checked_mul(head) != Some(width) {
+        return err(V_SHAPE, format!("queries are {width} wide, expected {heads} heads of {head}"));
     }
     if !scale.is_finite() {
         return err(V_ATTRIBUTE, format!("scale must be finite, found {scale}"));

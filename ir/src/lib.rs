@@ -3,16 +3,31 @@
 //! SSA values of typed tensors, one closed set of operations, weights by reference with a history,
 //! layers as graphs that are called. Knows nothing of files, passes or machines.
 
+mod attrs;
 pub mod build;
+pub mod def_use;
+pub mod eval;
 pub mod infer;
+mod lex;
 pub mod module;
 pub mod op;
+pub mod parse;
+pub mod place;
+mod print;
+mod resolve;
+pub mod sample;
+mod syntax;
 pub mod types;
+pub mod verify;
 pub mod weights;
 
 pub use build::GraphBuilder;
+pub use eval::{EvalError, Interpreter};
 pub use infer::Mismatch;
 pub use module::*;
 pub use op::{Op, Rope, RopeScaling};
+pub use parse::{ParseError, parse, parse_with_lines};
+pub use place::{Lines, Place};
 pub use types::{DType, Dim, Type};
+pub use verify::{Violation, verify};
 pub use weights::{BlobError, Blobs, Tensor};

@@ -89,16 +89,16 @@ impl Rope {
             RopeScaling::None => plain,
             RopeScaling::Linear { factor } => plain / factor as f32,
             RopeScaling::Llama3 { factor, low, high, original } => {
-                let wavelength = std::f64::consts::TAU / f64::from(plain);
+                let wavelength = std::f32::consts::TAU / plain;
                 let original = original as f64;
-                let divided = f64::from(plain) / factor;
-                if wavelength > original / low {
-                    divided as f32
-                } else if wavelength < original / high {
+                if wavelength > (original / low) as f32 {
+                    plain / factor as f32
+                } else if wavelength < (original / high) as f32 {
                     plain
                 } else {
-                    let ramp = (original / wavelength - low) / (high - low);
-                    ((1.0 - ramp) * divided + ramp * f64::from(plain)) as f32
+                    let ramp = original as f32 / wavelength - low as f32;
+                    let ramp = ramp / (high - low) as f32;
+                    (1.0 - ramp) * plain / factor as f32 + ramp * plain
                 }
             }
         }

@@ -34,6 +34,11 @@ pub trait Blobs: Sync {
 /// A blob of another shape than the history needs is an error that names both.
 pub fn materialise(weight: &Weight, blobs: &dyn Blobs) -> Result<Tensor, BlobError> {
     let mut tensor = blobs.load(&weight.blob)?;
+    let elements = tensor.dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
+    if elements != Some(tensor.data.len() as u64) {
+        let why = format!("shape {:?} holds {} elements", tensor.dims, tensor.data.len());
+        return Err(BlobError { blob: weight.blob.clone(), why });
+    }
     for step in &weight.via {
         apply(step, &mut tensor).map_err(|why| BlobError { blob: weight.blob.clone(), why })?;
     }
@@ -59,7 +64,7 @@ fn apply(step: &Step, tensor: &mut Tensor) -> Result<(), String> {
 /// Rows of a head come as 0, h/2, 1, h/2+1, …; they leave as 0, 1, … h-1. Vectors (biases) too.
 fn unpermute(heads: u64, tensor: &mut Tensor) -> Result<(), String> {
     let rows = tensor.dims.first().copied().unwrap_or(0);
-    if heads == 0 || rows % (2 * heads) != 0 {
+    if heads == 0 || heads.checked_mul(2).is_none_or(|pairs| rows % pairs != 0) {
         return Err(format!("{rows} rows cannot be cut into {heads} heads of even width"));
     }
     let columns = (tensor.data.len() as u64 / rows.max(1)) as usize;

@@ -1,0 +1,132 @@
+//! One function per operation, on plain slices. Shapes are the verifier's promise.
+
+use crate::op::Rope;
+use crate::types::DType;
+use crate::weights::Tensor;
+use half::f16;
+use rayon::prelude::*;
+
+/// One slot of the KV cache, `[position][heads · head]` each.
+#[derive(Clone, Default)]
+pub(super) struct Slot {
+    pub keys: Vec<f32>,
+    pub values: Vec<f32>,
+    pub width: usize,
+}
+
+/// What a cache of that type gives back: f16 saturates, so that no score becomes infinite.
+pub(super) fn stored(dtype: DType, x: f32) -> f32 {
+    match dtype {
+        DType::F16 => f16::from_f32(x.clamp(f16::MIN.to_f32(), f16::MAX.to_f32())).to_f32(),
+        _ => x,
+    }
+}
+
+pub(super) fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> Vec<f32> {
+    a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()
+}
+
+/// `silu_mul`.
+pub(super) fn silu_mul(gate: f32, up: f32) -> f32 {
+    let gate = f64::from(gate);
+    (gate / (1.0 + (-gate).exp()) * f64::from(up)) as f32
+}
+
+/// `embed`.
+pub(super) fn embed(tokens: &[i32], table: &Tensor) -> Vec<f32> {
+    let width = table.dims[1] as usize;
+    tokens.iter().flat_map(|&t| &table.data[t as usize * width..][..width]).copied().collect()
+}
+
+/// `rms_norm`.
+pub(super) fn rms_norm(x: &[f32], gain: Option<&[f32]>, group: usize, eps: f64) -> Vec<f32> {
+    let one = |x: &[f32]| -> Vec<f32> {
+        let mean = dot(x, x) / group as f64;
+        let factor = 1.0 / (mean + eps).sqrt();
+        let gain = |i: usize| gain.map_or(1.0, |gain| f64::from(gain[i]));
+        x.iter().enumerate().map(|(i, &x)| (f64::from(x) * factor * gain(i)) as f32).collect()
+    };
+    x.chunks(group).flat_map(one).collect()
+}
+
+/// `linear`: all tokens for one row of the matrix, rows in parallel.
+pub(super) fn linear(x: &[f32], w: &Tensor, bias: Option<&[f32]>) -> Vec<f32> {
+    let (n, k) = (w.dims[0] as usize, w.dims[1] as usize);
+    let tokens = x.len() / k;
+    let mut columns = vec![0.0; n * tokens]; // [N][T]
+    columns.par_chunks_mut(tokens).zip(w.data.par_chunks(k)).enumerate().for_each(
+        |(row, (column, w))| {
+            let bias = bias.map_or(0.0, |bias| f64::from(bias[row]));
+            for (y, x) in column.iter_mut().zip(x.chunks(k)) {
+                *y = (dot(x, w) + bias) as f32;
+            }
+        },
+    );
+    (0..tokens * n).map(|i| columns[i % n * tokens + i / n]).collect()
+}
+
+/// `Σ a·b` in f64: eight sums of every eighth product, then the rest, then the eight in order.
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    let mut sums = [0.0; 8];
+    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest = a8.remainder().iter().zip(b8.remainder());
+    let rest: f64 = rest.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+    for (a, b) in a8.zip(b8) {
+        for i in 0..8 {
+            sums[i] += f64::from(a[i]) * f64::from(b[i]);
+        }
+    }
+    sums.iter().sum::<f64>() + rest
+}
+
+/// `rope`.
+pub(super) fn rope(x: &[f32], positions: &[i32], width: usize, rope: &Rope) -> Vec<f32> {
+    let frequencies = rope.frequencies();
+    let half = frequencies.len();
+    let mut out = x.to_vec();
+    for (row, &position) in out.chunks_mut(width).zip(positions) {
+        for head in row.chunks_mut(2 * half) {
+            for (i, frequency) in frequencies.iter().enumerate() {
+                (head[i], head[i + half]) = rotate(head[i], head[i + half], position, *frequency);
+            }
+        }
+    }
+    out
+}
+
+/// A pair turned by `position · frequency`; angle, sine and cosine are f32 as in Hugging Face.
+fn rotate(a: f32, b: f32, position: i32, frequency: f32) -> (f32, f32) {
+    let angle = f64::from(position as f32 * frequency);
+    let (sin, cos) = (f64::from(angle.sin() as f32), f64::from(angle.cos() as f32));
+    let (a, b) = (f64::from(a), f64::from(b));
+    ((a * cos - b * sin) as f32, (b * cos + a * sin) as f32)
+}
+
+/// One head of a slot.
+pub(super) struct KvHead<'s> {
+    pub slot: &'s Slot,
+    /// Where the head begins in a row.
+    pub offset: usize,
+    /// Width of the head.
+    pub head: usize,
+}
+
+impl KvHead<'_> {
+    fn of<'s>(&self, rows: &'s [f32], position: usize) -> &'s [f32] {
+        &rows[position * self.slot.width + self.offset..][..self.head]
+    }
+}
+
+/// `softmax(q·kᵀ · scale) · v` of one query over the first `count` positions.
+pub(super) fn attend(query: &[f32], kv: &KvHead<'_>, count: usize, scale: f64, out: &mut [f32]) {
+    let score = |p| dot(query, kv.of(&kv.slot.keys, p)) * scale;
+    let scores: Vec<f64> = (0..count).map(score).collect();
+    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let shares: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+    let total: f64 = shares.iter().sum();
+    for (i, out) in out.iter_mut().enumerate() {
+        let value = |p| f64::from(kv.of(&kv.slot.values, p)[i]);
+        let sum: f64 = shares.iter().enumerate().map(|(p, share)| share * value(p)).sum();
+        *out = (sum / total) as f32;
+    }
+}

@@ -1,0 +1,336 @@
+//! Text to module: recursive descent without recursion, one token of look-ahead, first error wins.
+//!
+//! Checks the form and that every name is defined somewhere; what the module means is the
+//! verifier's business. The grammar is in `ir/README.md`.
+
+use crate::attrs::{Attrs, Setting, Word};
+pub use crate::lex::ParseError;
+use crate::lex::{Lexer, Sigil, Spot, Token};
+use crate::module::{Cache, Meta, Module, Step, Weight};
+use crate::op::{Op, Rope, RopeScaling};
+use crate::place::Lines;
+use crate::resolve::resolve;
+use crate::syntax::{GraphText, InstText, Name, Source, Verb};
+use crate::types::{DType, Dim, Type};
+
+/// The version of the text form that this build reads and writes.
+pub const VERSION: &str = "1";
+
+/// The module of a text.
+pub fn parse(text: &str) -> Result<Module, ParseError> {
+    Ok(parse_with_lines(text)?.0)
+}
+
+/// The module of a text, and the line of each of its parts.
+pub fn parse_with_lines(text: &str) -> Result<(Module, Lines), ParseError> {
+    resolve(Parser::new(text)?.source()?)
+}
+
+struct Parser<'a> {
+    lexer: Lexer<'a>,
+    token: Token<'a>,
+    spot: Spot,
+}
+
+impl<'a> Parser<'a> {
+    fn new(text: &'a str) -> Result<Parser<'a>, ParseError> {
+        let mut lexer = Lexer::new(text);
+        let (token, spot) = lexer.next()?;
+        Ok(Parser { lexer, token, spot })
+    }
+
+    fn source(mut self) -> Result<Source<'a>, ParseError> {
+        self.keyword("ingot")?;
+        let version = self.word("a version")?;
+        if version.text != VERSION {
+            return Err(version.error(&format!("version {VERSION} of the text form")));
+        }
+        let spot = self.spot;
+        let meta = (self.meta()?, spot);
+        let mut source = Source { meta, weights: vec![], caches: vec![], graphs: vec![] };
+        loop {
+            let spot = self.spot;
+            match self.token {
+                Token::Word("weight") => source.weights.push((self.weight()?, spot)),
+                Token::Word("cache") => source.caches.push((self.cache()?, spot)),
+                Token::Word("graph") => source.graphs.push(self.graph()?),
+                Token::End => return Ok(source),
+                _ => return Err(self.unexpected("`weight`, `cache` or `graph`")),
+            }
+        }
+    }
+
+    fn meta(&mut self) -> Result<Meta, ParseError> {
+        self.keyword("model")?;
+        let arch = self.text("the architecture, a string")?;
+        let mut attrs = self.attrs("model", self.spot)?;
+        let meta = Meta {
+            arch,
+            vocab: attrs.integer("vocab")?,
+            context: attrs.integer("context")?,
+            bos: attrs.word("bos")?.map(Word::token).transpose()?,
+            eos: attrs.list("eos")?.into_iter().map(Word::token).collect::<Result<_, _>>()?,
+        };
+        attrs.finish()?;
+        Ok(meta)
+    }
+
+    fn weight(&mut self) -> Result<Weight, ParseError> {
+        self.keyword("weight")?;
+        let name = self.name(Sigil::Weight)?;
+        self.mark(":")?;
+        let spot = self.spot;
+        let ty = self.ty()?;
+        let Some((dtype, dims)) = ty.as_weight() else {
+            return Err(spot.error(format!("found {ty}, expected constant dimensions")));
+        };
+        self.mark("=")?;
+        self.keyword("blob")?;
+        let blob = self.text("a tensor's name, a string")?;
+        let mut via = vec![];
+        if self.token == Token::Word("via") {
+            self.advance()?;
+            via = self.separated(Self::step)?;
+        }
+        Ok(Weight { name: name.text.to_string(), dtype, dims, blob, via })
+    }
+
+    fn step(&mut self) -> Result<Step, ParseError> {
+        let step = self.word("a step of a weight's history")?;
+        self.mark("(")?;
+        let argument = self.word("the step's argument")?;
+        self.mark(")")?;
+        match step.text {
+            "unpermute" => Ok(Step::Unpermute { heads: argument.integer()? }),
+            "cast" => Ok(Step::Cast(dtype(argument)?)),
+            _ => Err(step.error("`unpermute` or `cast`")),
+        }
+    }
+
+    fn cache(&mut self) -> Result<Cache, ParseError> {
+        self.keyword("cache")?;
+        let name = self.name(Sigil::Cache)?;
+        self.mark(":")?;
+        Ok(Cache { name: name.text.to_string(), ty: self.ty()? })
+    }
+
+    fn graph(&mut self) -> Result<GraphText<'a>, ParseError> {
+        self.keyword("graph")?;
+        let name = self.name(Sigil::Graph)?;
+        self.mark("(")?;
+        let mut params = vec![];
+        if self.token != Token::Mark(")") {
+            params = self.separated(Self::param)?;
+        }
+        self.mark(")")?;
+        self.mark("->")?;
+        let spot = self.spot;
+        let result_ty = (self.ty()?, spot);
+        self.mark("{")?;
+        let mut insts = vec![];
+        while self.token != Token::Word("return") {
+            insts.push(self.inst()?);
+        }
+        self.advance()?;
+        let result = self.name(Sigil::Value)?;
+        self.mark("}")?;
+        Ok(GraphText { name, params, result_ty, insts, result })
+    }
+
+    fn param(&mut self) -> Result<(Name<'a>, Type), ParseError> {
+        let name = self.operand("a parameter: `%value`, `$weight` or `^cache`")?;
+        self.mark(":")?;
+        Ok((name, self.ty()?))
+    }
+
+    fn inst(&mut self) -> Result<InstText<'a>, ParseError> {
+        let Token::Name(Sigil::Value, _) = self.token else {
+            return Err(self.unexpected("an instruction, `%name = …`, or `return`"));
+        };
+        let name = self.name(Sigil::Value)?;
+        self.mark("=")?;
+        let op = self.word("an operation")?;
+        let callee = if op.text == "call" { Some(self.name(Sigil::Graph)?) } else { None };
+        let more = match callee {
+            Some(_) => self.eat(",")?,
+            None => !matches!(self.token, Token::Mark("{" | ":")),
+        };
+        let args = if more { self.separated(|p| p.operand("an operand"))? } else { vec![] };
+        let mut attrs = self.attrs(op.text, op.spot)?;
+        let verb = match callee {
+            Some(callee) => Verb::Call(callee),
+            None => Verb::Op(operation(op, &mut attrs)?),
+        };
+        attrs.finish()?;
+        self.mark(":")?;
+        Ok(InstText { name, verb, args, ty: self.ty()? })
+    }
+
+    fn operand(&mut self, expected: &str) -> Result<Name<'a>, ParseError> {
+        match self.token {
+            Token::Name(sigil, _) if sigil != Sigil::Graph => self.name(sigil),
+            _ => Err(self.unexpected(expected)),
+        }
+    }
+
+    /// `{name = value, name = [value, …]}`, or nothing.
+    fn attrs(&mut self, owner: &'a str, spot: Spot) -> Result<Attrs<'a>, ParseError> {
+        let mut attrs = Attrs::new(owner, spot);
+        if !self.eat("{")? || self.eat("}")? {
+            return Ok(attrs);
+        }
+        for (name, setting) in self.separated(Self::attr)? {
+            attrs.push(name, setting)?;
+        }
+        self.mark("}")?;
+        Ok(attrs)
+    }
+
+    fn attr(&mut self) -> Result<(Word<'a>, Setting<'a>), ParseError> {
+        let name = self.word("an attribute")?;
+        self.mark("=")?;
+        if !self.eat("[")? {
+            return Ok((name, Setting::One(self.word("a value")?)));
+        }
+        if self.eat("]")? {
+            return Ok((name, Setting::List(vec![])));
+        }
+        let list = self.separated(|p| p.word("a value"))?;
+        self.mark("]")?;
+        Ok((name, Setting::List(list)))
+    }
+
+    fn ty(&mut self) -> Result<Type, ParseError> {
+        let word = self.word("a type, as in `f32[T, 64]`")?;
+        self.mark("[")?;
+        if let Some(element) = word.text.strip_prefix("kv.") {
+            let dtype = dtype(Word { text: element, spot: word.spot })?;
+            let heads = self.word("the number of heads")?.integer()?;
+            self.mark(",")?;
+            let head = self.word("the width of a head")?.integer()?;
+            self.mark("]")?;
+            return Ok(Type::Kv { dtype, heads, head });
+        }
+        let dtype = dtype(word)?;
+        let mut dims = vec![];
+        if self.token != Token::Mark("]") {
+            dims = self.separated(Self::dim)?;
+        }
+        self.mark("]")?;
+        Ok(Type::Tensor { dtype, dims })
+    }
+
+    fn dim(&mut self) -> Result<Dim, ParseError> {
+        let word = self.word("a dimension: `T` or a number")?;
+        if word.text == "T" { Ok(Dim::Tokens) } else { Ok(Dim::Const(word.integer()?)) }
+    }
+
+    /// One or more of something between commas.
+    fn separated<X>(
+        &mut self,
+        mut one: impl FnMut(&mut Self) -> Result<X, ParseError>,
+    ) -> Result<Vec<X>, ParseError> {
+        let mut list = vec![one(self)?];
+        while self.eat(",")? {
+            list.push(one(self)?);
+        }
+        Ok(list)
+    }
+
+    fn advance(&mut self) -> Result<(Token<'a>, Spot), ParseError> {
+        let (token, spot) = self.lexer.next()?;
+        Ok((std::mem::replace(&mut self.token, token), std::mem::replace(&mut self.spot, spot)))
+    }
+
+    fn eat(&mut self, mark: &'static str) -> Result<bool, ParseError> {
+        let found = self.token == Token::Mark(mark);
+        if found {
+            self.advance()?;
+        }
+        Ok(found)
+    }
+
+    fn mark(&mut self, mark: &'static str) -> Result<(), ParseError> {
+        if self.eat(mark)? { Ok(()) } else { Err(self.unexpected(&format!("`{mark}`"))) }
+    }
+
+    fn keyword(&mut self, keyword: &'static str) -> Result<(), ParseError> {
+        if self.token != Token::Word(keyword) {
+            return Err(self.unexpected(&format!("`{keyword}`")));
+        }
+        self.advance()?;
+        Ok(())
+    }
+
+    fn word(&mut self, expected: &str) -> Result<Word<'a>, ParseError> {
+        let Token::Word(text) = self.token else { return Err(self.unexpected(expected)) };
+        let (_, spot) = self.advance()?;
+        Ok(Word { text, spot })
+    }
+
+    fn name(&mut self, sigil: Sigil) -> Result<Name<'a>, ParseError> {
+        match self.token {
+            Token::Name(found, text) if found == sigil => {
+                let (_, spot) = self.advance()?;
+                Ok(Name { sigil, text, spot })
+            }
+            _ => Err(self.unexpected(&format!("a name with `{}`", sigil.char()))),
+        }
+    }
+
+    fn text(&mut self, expected: &str) -> Result<String, ParseError> {
+        if !matches!(self.token, Token::Text(_)) {
+            return Err(self.unexpected(expected));
+        }
+        match self.advance()? {
+            (Token::Text(text), _) => Ok(text),
+            (_, spot) => Err(spot.error(format!("expected {expected}"))),
+        }
+    }
+
+    fn unexpected(&self, expected: &str) -> ParseError {
+        self.spot.error(format!("found {}, expected {expected}", self.token))
+    }
+}
+
+fn dtype(word: Word<'_>) -> Result<DType, ParseError> {
+    let names: Vec<&str> = DType::ALL.iter().map(|(_, name)| *name).collect();
+    DType::from_name(word.text).ok_or_else(|| word.error(&format!("one of {}", names.join(", "))))
+}
+
+fn operation(op: Word<'_>, attrs: &mut Attrs<'_>) -> Result<Op, ParseError> {
+    Ok(match op.text {
+        "embed" => Op::Embed,
+        "rms_norm" => Op::RmsNorm {
+            eps: attrs.float("eps")?,
+            group: attrs.word("group")?.map(Word::integer).transpose()?,
+        },
+        "linear" => Op::Linear,
+        "rope" => Op::Rope(Rope {
+            head: attrs.integer("head")?,
+            theta: attrs.float("theta")?,
+            scaling: rope_scaling(attrs)?,
+        }),
+        "kv_append" => Op::KvAppend,
+        "attention" => {
+            Op::Attention { heads: attrs.integer("heads")?, scale: attrs.float("scale")? }
+        }
+        "add" => Op::Add,
+        "silu_mul" => Op::SiluMul,
+        _ => return Err(op.error("an operation of `ir/README.md`")),
+    })
+}
+
+fn rope_scaling(attrs: &mut Attrs<'_>) -> Result<RopeScaling, ParseError> {
+    let Some(scaling) = attrs.word("scaling")? else { return Ok(RopeScaling::None) };
+    match scaling.text {
+        "linear" => Ok(RopeScaling::Linear { factor: attrs.float("factor")? }),
+        "llama3" => Ok(RopeScaling::Llama3 {
+            factor: attrs.float("factor")?,
+            low: attrs.float("low")?,
+            high: attrs.float("high")?,
+            original: attrs.integer("original")?,
+        }),
+        _ => Err(scaling.error("`linear` or `llama3`")),
+    }
+}

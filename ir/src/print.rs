@@ -1,0 +1,208 @@
+//! Module to text: one canonical form, so that `print(parse(print(m))) == print(m)`.
+//!
+//! Columns are aligned within weights, caches and each graph up to a fixed width. A graph header
+//! longer than 100 columns has one parameter per line. An unsound module prints too, with `?` for
+//! whatever a handle does not reach; only sound ones parse again.
+
+use crate::module::{Arg, Graph, Inst, Meta, Module, Param, Step, ValueId, Weight};
+use crate::op::{Op, Rope, RopeScaling};
+use crate::parse::VERSION;
+use std::fmt;
+
+/// Longest graph header on one line.
+const HEADER_COLUMNS: usize = 100;
+/// Names and types wider than this do not widen their column.
+const NAME_COLUMNS: usize = 40;
+/// Instructions wider than this (calls) do not push the types of the others away.
+const INST_COLUMNS: usize = 64;
+
+impl fmt::Display for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "ingot {VERSION}\n{}", self.meta)?;
+        if !self.weights.is_empty() {
+            writeln!(f)?;
+        }
+        let rows = self.weights.iter().map(|w| (format!("${}", w.name), w.ty().to_string()));
+        let rows: Vec<(String, String)> = rows.collect();
+        let (names, types) = (column(rows.iter().map(|r| &r.0)), column(rows.iter().map(|r| &r.1)));
+        for (weight, (name, ty)) in self.weights.iter().zip(&rows) {
+            writeln!(f, "weight {name:<names$} : {ty:<types$} = {}", source(weight))?;
+        }
+        if !self.caches.is_empty() {
+            writeln!(f)?;
+        }
+        let rows: Vec<String> = self.caches.iter().map(|c| format!("^{}", c.name)).collect();
+        let names = column(rows.iter());
+        for (cache, name) in self.caches.iter().zip(&rows) {
+            writeln!(f, "cache {name:<names$} : {}", cache.ty)?;
+        }
+        for graph in &self.graphs {
+            writeln!(f)?;
+            write_graph(f, self, graph)?;
+        }
+        Ok(())
+    }
+}
+
+/// Width of a column: its widest entry that is not too wide.
+fn column<'a>(entries: impl Iterator<Item = &'a String>) -> usize {
+    entries.map(String::len).filter(|&n| n <= NAME_COLUMNS).max().unwrap_or(0)
+}
+
+impl fmt::Display for Meta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "model {} {{vocab = {}", quoted(&self.arch), self.vocab)?;
+        write!(f, ", context = {}", self.context)?;
+        if let Some(bos) = self.bos {
+            write!(f, ", bos = {bos}")?;
+        }
+        let eos: Vec<String> = self.eos.iter().map(u32::to_string).collect();
+        write!(f, ", eos = [{}]}}", eos.join(", "))
+    }
+}
+
+/// Right of the `=` of a weight.
+fn source(weight: &Weight) -> String {
+    let blob = format!("blob {}", quoted(&weight.blob));
+    if weight.via.is_empty() {
+        return blob;
+    }
+    let steps: Vec<String> = weight.via.iter().map(Step::to_string).collect();
+    format!("{blob} via {}", steps.join(", "))
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Unpermute { heads } => write!(f, "unpermute({heads})"),
+            Step::Cast(dtype) => write!(f, "cast({dtype})"),
+        }
+    }
+}
+
+/// A string as in JSON, every control character escaped.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn write_graph(f: &mut fmt::Formatter<'_>, module: &Module, graph: &Graph) -> fmt::Result {
+    writeln!(f, "{} {{", header(graph))?;
+    let rows: Vec<(String, String)> = graph
+        .insts
+        .iter()
+        .map(|inst| (graph.value_name(inst.result), operation(module, graph, inst)))
+        .collect();
+    let names = column(rows.iter().map(|r| &r.0));
+    let wide = rows.iter().map(|r| r.1.len()).filter(|&n| n <= INST_COLUMNS).max().unwrap_or(0);
+    for (inst, (name, operation)) in graph.insts.iter().zip(&rows) {
+        let ty = graph.values.get(inst.result.0 as usize).map(|v| v.ty.to_string());
+        let ty = ty.unwrap_or_else(|| "?".to_string());
+        writeln!(f, "  {name:<names$} = {operation:<wide$} : {ty}")?;
+    }
+    writeln!(f, "  return {}\n}}", graph.value_name(graph.result))
+}
+
+fn header(graph: &Graph) -> String {
+    let params: Vec<String> = graph.params.iter().map(|&p| parameter(graph, p)).collect();
+    let result = graph.values.get(graph.result.0 as usize).map(|v| v.ty.to_string());
+    let result = result.unwrap_or_else(|| "?".to_string());
+    let line = format!("graph @{}({}) -> {result}", graph.name, params.join(", "));
+    if line.len() + " {".len() <= HEADER_COLUMNS {
+        return line;
+    }
+    format!("graph @{}(\n    {}\n) -> {result}", graph.name, params.join(",\n    "))
+}
+
+fn parameter(graph: &Graph, param: Param) -> String {
+    let ty = match param {
+        Param::Value(v) => graph.values.get(v.0 as usize).map(|v| &v.ty),
+        Param::Weight(i) => graph.weights.get(i as usize).map(|w| &w.ty),
+        Param::Cache(i) => graph.caches.get(i as usize).map(|c| &c.ty),
+    };
+    format!("{}: {}", graph.param_name(param), ty.map_or("?".to_string(), |ty| ty.to_string()))
+}
+
+/// Operation, operands and attributes.
+fn operation(module: &Module, graph: &Graph, inst: &Inst) -> String {
+    let mut operands: Vec<String> = vec![];
+    if let Op::Call(callee) = inst.op {
+        let callee = module.graphs.get(callee.0 as usize).map_or("?", |g| &g.name);
+        operands.push(format!("@{callee}"));
+    }
+    operands.extend(inst.args.iter().map(|&a| graph.arg_name(module, a)));
+    let mut text = inst.op.name().to_string();
+    if !operands.is_empty() {
+        text.push(' ');
+        text.push_str(&operands.join(", "));
+    }
+    match attributes(&inst.op) {
+        Some(attributes) => format!("{text} {{{attributes}}}"),
+        None => text,
+    }
+}
+
+fn attributes(op: &Op) -> Option<String> {
+    match op {
+        Op::RmsNorm { eps, group: None } => Some(format!("eps = {eps:?}")),
+        Op::RmsNorm { eps, group: Some(group) } => Some(format!("eps = {eps:?}, group = {group}")),
+        Op::Rope(rope) => Some(rope_attributes(rope)),
+        Op::Attention { heads, scale } => Some(format!("heads = {heads}, scale = {scale:?}")),
+        Op::Embed | Op::Linear | Op::KvAppend | Op::Add | Op::SiluMul | Op::Call(_) => None,
+    }
+}
+
+fn rope_attributes(rope: &Rope) -> String {
+    let plain = format!("head = {}, theta = {:?}", rope.head, rope.theta);
+    match &rope.scaling {
+        RopeScaling::None => plain,
+        RopeScaling::Linear { factor } => {
+            format!("{plain}, scaling = linear, factor = {factor:?}")
+        }
+        RopeScaling::Llama3 { factor, low, high, original } => format!(
+            "{plain}, scaling = llama3, factor = {factor:?}, low = {low:?}, high = {high:?}, \
+             original = {original}"
+        ),
+    }
+}
+
+impl Graph {
+    /// The name of a value with its sigil; `%?` if there is no such value.
+    pub fn value_name(&self, value: ValueId) -> String {
+        format!("%{}", self.values.get(value.0 as usize).map_or("?", |v| &v.name))
+    }
+
+    /// The name of a parameter with its sigil; `?` for a name if there is no such parameter.
+    pub fn param_name(&self, param: Param) -> String {
+        match param {
+            Param::Value(v) => self.value_name(v),
+            Param::Weight(i) => {
+                format!("${}", self.weights.get(i as usize).map_or("?", |w| &w.name))
+            }
+            Param::Cache(i) => format!("^{}", self.caches.get(i as usize).map_or("?", |c| &c.name)),
+        }
+    }
+
+    /// The name of an operand with its sigil; `?` for a name if there is no such operand.
+    pub fn arg_name(&self, module: &Module, arg: Arg) -> String {
+        match arg {
+            Arg::Value(v) => self.value_name(v),
+            Arg::FormalWeight(i) => self.param_name(Param::Weight(i)),
+            Arg::FormalCache(i) => self.param_name(Param::Cache(i)),
+            Arg::Weight(w) => crate::place::Place::Weight(w).name(module),
+            Arg::Cache(c) => crate::place::Place::Cache(c).name(module),
+        }
+    }
+}
