@@ -1,1 +1,85 @@
-//! passes
+//! The pass pipeline: a table of passes, and the checked reasons for its order.
+//!
+//! Never sees Cranelift or a file. Reading `PASSES` is reading the pipeline.
+
+pub mod cache;
+pub mod select;
+
+use ir::{DType, Module, verify};
+
+/// What the user asked for, as far as passes need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// Storage format of matrices.
+    pub weights: DType,
+    /// Storage format of the KV cache.
+    pub cache: DType,
+}
+
+/// A pass that cannot do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("pass {pass}: {why}")]
+pub struct PassError {
+    /// Name of the pass.
+    pub pass: &'static str,
+    /// What was found, and what would do.
+    pub why: String,
+}
+
+/// One row of the pipeline.
+pub struct Pass {
+    /// Name, as `--dump-after` takes it.
+    pub name: &'static str,
+    /// What it does, in half a line.
+    pub what: &'static str,
+    run: fn(&mut Module, &Context) -> Result<(), PassError>,
+}
+
+/// The pipeline.
+pub const PASSES: &[Pass] = &[
+    Pass { name: "select", what: "choose the storage format of every matrix", run: select::run },
+    Pass { name: "cache", what: "choose the storage format of the KV cache", run: cache::run },
+];
+
+/// `(before, after, why)`. A test checks the table against it; nothing is reordered.
+pub const ORDER: &[(&str, &str, &str)] = &[(
+    "select",
+    "cache",
+    "a budget that covers both is spent on weights first: every token reads all of them",
+)];
+
+/// Runs the pipeline. After each pass the module is verified and `seen` is called with the pass,
+/// the module, and whether anything changed.
+///
+/// A module that a pass leaves invalid is a bug of that pass and panics with all violations.
+pub fn run(
+    module: &mut Module,
+    context: &Context,
+    seen: &mut dyn FnMut(&Pass, &Module, bool),
+) -> Result<(), PassError> {
+    for pass in PASSES {
+        let before = module.clone();
+        (pass.run)(module, context)?;
+        if let Err(violations) = verify(module) {
+            let all: Vec<String> = violations.iter().map(ToString::to_string).collect();
+            panic!("pass {} left an invalid module:\n{}", pass.name, all.join("\n"));
+        }
+        seen(pass, module, before != *module);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_keeps_its_order() {
+        let at = |name: &str| {
+            PASSES.iter().position(|p| p.name == name).unwrap_or_else(|| panic!("no pass {name}"))
+        };
+        for (before, after, why) in ORDER {
+            assert!(at(before) < at(after), "{before} must come before {after}: {why}");
+        }
+    }
+}

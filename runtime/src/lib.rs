@@ -1,1 +1,15 @@
-//! runtime
+//! What ingot emits beside the kernels: state, sampler, token pieces, statuses, the header.
+//!
+//! Holds no code that runs on the device, only code that emits it.
+
+pub mod abi;
+pub mod entry;
+pub mod errors;
+pub mod header;
+pub mod library;
+pub mod pieces;
+pub mod sample;
+pub mod save;
+pub mod state;
+
+pub use library::{Library, LibraryError, Options, emit};

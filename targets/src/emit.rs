@@ -70,6 +70,12 @@ impl<'m> Emitter<'m> {
         self.declare_as(name, params, results, call_conv, Linkage::Export)
     }
 
+    /// Declares an internal function that a caller's code calls back.
+    pub fn declare_callback(&mut self, name: &str, params: &[Type], results: &[Type]) -> Func {
+        let call_conv = self.target.c_call_conv();
+        self.declare_as(name, params, results, call_conv, Linkage::Local)
+    }
+
     fn declare_as(
         &mut self,
         name: &str,

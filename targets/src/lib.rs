@@ -2,9 +2,18 @@
 //!
 //! Knows the IR and machines; knows nothing of checkpoints, files or the C interface.
 
+pub mod asm;
 pub mod builder;
+pub mod compile;
 pub mod emit;
 pub mod frame;
+pub mod jit;
+pub mod kernels;
+pub mod math;
+pub mod object;
+pub mod pack;
+pub mod plan;
+pub mod sync;
 pub mod target;
 
 pub use builder::{Func, Kernel, Val, Var};

@@ -17,6 +17,24 @@ impl<'k> Kernel<'k> {
         );
     }
 
+    /// Addresses `start, start + step, …` below `end`, the step a value.
+    pub fn each_address(
+        &'k self,
+        start: Val<'k>,
+        end: Val<'k>,
+        step: Val<'k>,
+        body: impl FnOnce(Val<'k>),
+    ) {
+        let at = self.var(start);
+        self.while_(
+            || at.get().ult(end),
+            || {
+                body(at.get());
+                at.set(at.get() + step);
+            },
+        );
+    }
+
     /// `while condition { body }`.
     pub fn while_(&'k self, condition: impl FnOnce() -> Val<'k>, body: impl FnOnce()) {
         let (head, inside, exit) = {

@@ -1,7 +1,6 @@
 //! Values with operators.
 
 use super::{Kernel, PLAIN};
-use crate::target::Arch;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{
     AtomicRmwOp, ConstantData, Endianness, InstBuilder, MemFlagsData, Type, Value, types::*,
@@ -429,10 +428,5 @@ impl<'k> Val<'k> {
     pub fn max_lanes(self) -> Val<'k> {
         let pairs = self.pmax(self.shuffle32(self, [2, 3, 0, 1]));
         pairs.pmax(pairs.shuffle32(pairs, [1, 0, 3, 2])).lane(0)
-    }
-
-    /// Whether the target is x86-64.
-    pub(crate) fn on_x64(self) -> bool {
-        self.k.facts.arch == Arch::X64
     }
 }

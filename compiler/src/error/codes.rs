@@ -1,0 +1,136 @@
+//! The table of error codes: one paragraph each, for `ingot explain`.
+//!
+//! `IG01` files and containers, `IG02` architecture and tensors, `IG03` tokenizers.
+
+use super::{Class, Code};
+
+const fn compile(code: &'static str, text: &'static str) -> Code {
+    Code { code, class: Class::Compile, text }
+}
+
+/// Every code, in order.
+pub const CODES: &[Code] = &[
+    compile(
+        "IG0101",
+        "A file of the model cannot be read: it does not exist, is not a regular file, may not be \
+         opened, or is larger than a file of its kind can reasonably be. The note is the operating \
+         system's word.",
+    ),
+    compile(
+        "IG0102",
+        "The path is no model. A model is a directory in Hugging Face layout (config.json and \
+         model.safetensors, or shards with model.safetensors.index.json) or one .gguf file.",
+    ),
+    compile(
+        "IG0103",
+        "A JSON file of the model is not valid JSON, or not an object. The note names line and \
+         column. An interrupted download is the usual cause.",
+    ),
+    compile(
+        "IG0104",
+        "The header of a safetensors file is damaged: cut short, larger than the file, no JSON, or \
+         its offsets overlap, leave holes or do not fit the shapes. Nothing is guessed from a \
+         damaged header: download or export the file again.",
+    ),
+    compile(
+        "IG0105",
+        "model.safetensors.index.json and the shards beside it disagree: a shard is missing, is \
+         named with a path instead of a file name, lacks a tensor that the index promises, or two \
+         shards hold the same tensor.",
+    ),
+    compile(
+        "IG0106",
+        "A GGUF file is damaged: cut short, counts larger than the file can hold, a name twice, a \
+         value of an unknown type, or tensor data outside the file, overlapping or not aligned.",
+    ),
+    compile(
+        "IG0107",
+        "This kind of GGUF is not read: little-endian files of version 2 and 3 in one piece are. \
+         Older files can be converted again from the original model, split files merged with \
+         `llama-gguf-split --merge`.",
+    ),
+    compile(
+        "IG0108",
+        "A tensor is stored in a format that ingot does not read. Safetensors: F32, F16, BF16. \
+         GGUF: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K.",
+    ),
+    compile(
+        "IG0201",
+        "The architecture is not supported. Compiled are decoder-only transformers of the Llama \
+         family: LlamaForCausalLM, MistralForCausalLM without a sliding window, \
+         MobileLLMForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM; in GGUF the architectures \
+         llama, qwen2 and qwen3.",
+    ),
+    compile(
+        "IG0202",
+        "The architecture is supported, but the configuration uses a feature of it that is not, \
+         such as a sliding window, YaRN, another activation than SiLU, or a quantised checkpoint \
+         of another tool. Compiling without the feature would change the model's output, so it is \
+         refused.",
+    ),
+    compile(
+        "IG0203",
+        "The configuration lacks a hyper-parameter that the architecture has no default for.",
+    ),
+    compile(
+        "IG0204",
+        "A hyper-parameter has the wrong type or a value that no model can have: zero, absurdly \
+         large, or not fitting another one, as when the heads cannot share the KV heads evenly.",
+    ),
+    compile(
+        "IG0205",
+        "The checkpoint lacks a tensor that the architecture needs. Either the file is one part of \
+         several, or the configuration describes another model (more layers, biases, untied \
+         embeddings).",
+    ),
+    compile(
+        "IG0206",
+        "The checkpoint holds a tensor that the architecture, as configured, does not use. It is \
+         not ignored, because leaving weights out silently changes the model. Buffers that can be \
+         computed (rotary_emb.inv_freq) are ignored.",
+    ),
+    compile(
+        "IG0207",
+        "A tensor's shape differs from what the hyper-parameters demand. The configuration belongs \
+         to another model, or the tensor was exported transposed or fused.",
+    ),
+    compile(
+        "IG0208",
+        "The number of tokens in the configuration or the tokenizer is not the number of rows of \
+         the embedding table.",
+    ),
+    compile(
+        "IG0209",
+        "The configuration ties the output matrix to the embedding table, and the checkpoint holds \
+         an output matrix with other numbers. One of the two is wrong, and they give different \
+         models.",
+    ),
+    compile(
+        "IG0210",
+        "The factors of rope_freqs.weight in a GGUF file match no known scaling of rotary \
+         frequencies. GGUF stores Llama 3's scaling only as these factors; ingot recognises the \
+         published parameters (low 1, high 4, original context 8192, any factor) and a constant \
+         factor.",
+    ),
+    compile(
+        "IG0211",
+        "The numbers of a tensor could not be read, or are not finite. A NaN or an infinity among \
+         the weights makes every output NaN; the usual cause is a conversion to f16 that \
+         overflowed.",
+    ),
+    compile(
+        "IG0301",
+        "The tokenizer cannot be read: its file is damaged, a token is listed twice, or merges \
+         name tokens that do not exist.",
+    ),
+    compile(
+        "IG0302",
+        "The tokenizer is of a kind that ingot does not read. Read are byte-level BPE and \
+         SentencePiece BPE, from tokenizer.json or from GGUF metadata (models gpt2 and llama).",
+    ),
+    compile(
+        "IG0303",
+        "The tokenizer can produce a token that the model has no embedding for, so a text could \
+         index past the embedding table.",
+    ),
+];

@@ -1,0 +1,137 @@
+//! Text to tokens and back, on the host: byte-level BPE and SentencePiece BPE.
+//!
+//! Whatever a checkpoint holds (tokenizer.json, tokenizer.model, GGUF metadata) becomes one
+//! definition in the form of tokenizer.json, which the `tokenizers` crate runs. What device code
+//! needs of it (pieces, merges, how text is split) is plain data here. No Unigram, no WordPiece.
+
+mod definition;
+mod gguf;
+mod hf;
+mod pieces;
+mod sentencepiece;
+mod split;
+
+pub use pieces::{Kind, Piece};
+pub use split::{Prefix, Split};
+
+use crate::Error;
+use definition::Definition;
+use std::path::{Path, PathBuf};
+
+/// What the characters of a token's name stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alphabet {
+    /// One printable character per byte, as GPT-2 introduced it.
+    Bytes,
+    /// The text itself, with `▁` for a space.
+    Text,
+}
+
+/// A merge: two neighbours become one token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Merge {
+    /// The token before.
+    pub left: u32,
+    /// The token after.
+    pub right: u32,
+    /// What they become.
+    pub result: u32,
+}
+
+/// Facts about a tokenizer that its definition does not carry.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// Beginning-of-sequence token.
+    pub bos: Option<u32>,
+    /// End-of-sequence token.
+    pub eos: Option<u32>,
+    /// Whether a text usually begins with `bos`.
+    pub add_bos: bool,
+    /// Jinja template of a conversation.
+    pub chat_template: Option<String>,
+}
+
+/// The tokenizer of a model.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    path: PathBuf,
+    pieces: Vec<Piece>,
+    /// What the characters of token names stand for.
+    pub alphabet: Alphabet,
+    /// How text is cut before merging.
+    pub split: Split,
+    /// Whether a space is put before the text.
+    pub prefix: Prefix,
+    /// Whether text is brought to Unicode's NFC first.
+    pub nfc: bool,
+    /// Whether a cut that is a token as a whole is taken without merging.
+    pub ignore_merges: bool,
+    /// Merges, the ones that happen first first.
+    pub merges: Vec<Merge>,
+    /// Beginning and end of sequence, chat template.
+    pub settings: Settings,
+}
+
+impl Tokenizer {
+    /// Builds a tokenizer for a model of `rows` embeddings from a definition read from `path`.
+    fn build(
+        path: &Path,
+        definition: Definition,
+        settings: Settings,
+        rows: u64,
+    ) -> Result<Tokenizer, Error> {
+        let invalid = |why: String| definition::invalid(why).file(path);
+        let merges = definition.check(rows).map_err(|e| e.file(path))?;
+        let (split, prefix) = split::recognise(&definition.json);
+        let mut inner = tokenizers::Tokenizer::from_bytes(definition.json.to_string())
+            .map_err(|e| invalid(e.to_string()))?;
+        // A special token in the text is that token, as in Hugging Face transformers.
+        inner.set_encode_special_tokens(false);
+        definition.check_added(&inner, rows).map_err(|e| e.file(path))?;
+        Ok(Tokenizer {
+            pieces: pieces::pieces(&definition, &inner, rows),
+            inner,
+            path: path.to_path_buf(),
+            alphabet: definition.alphabet,
+            split,
+            prefix,
+            nfc: definition.has_component("normalizer", "NFC"),
+            ignore_merges: definition.json["model"]["ignore_merges"] == true,
+            merges,
+            settings,
+        })
+    }
+
+    /// Tokens of a text; special tokens in it are recognised.
+    pub fn encode(&self, text: &str, add_bos: bool) -> Result<Vec<u32>, Error> {
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|e| definition::invalid(e.to_string()).file(&self.path))?;
+        let bos = self.settings.bos.filter(|_| add_bos);
+        Ok(bos.into_iter().chain(encoding.get_ids().iter().copied()).collect())
+    }
+
+    /// The text of tokens, special ones included. Bytes that are not UTF-8 become `U+FFFD`;
+    /// a token the model does not have is left out.
+    pub fn decode(&self, tokens: &[u32]) -> String {
+        let pieces = tokens.iter().filter_map(|&token| self.pieces.get(token as usize));
+        let bytes: Vec<u8> = pieces.flat_map(|piece| piece.bytes.iter().copied()).collect();
+        let text = String::from_utf8_lossy(&bytes);
+        match self.prefix {
+            Prefix::None => text.into_owned(),
+            _ => text.strip_prefix(' ').unwrap_or(&text).to_string(),
+        }
+    }
+
+    /// What each token stands for: one piece per row of the embedding table.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The token of that name, as the definition spells it.
+    pub fn token(&self, name: &str) -> Option<u32> {
+        self.inner.token_to_id(name)
+    }
+}

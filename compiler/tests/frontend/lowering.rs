@@ -1,0 +1,141 @@
+//! Each architecture's IR against golden text. `BLESS=1` rewrites the golden files.
+
+use super::support::{Files, Gguf, Kv, config, config_with};
+use ingot::frontend::Checkpoint;
+use serde_json::json;
+use std::path::Path;
+
+fn check(name: &str, checkpoint: &Checkpoint) {
+    if let Err(violations) = ir::verify(&checkpoint.module) {
+        panic!("{name}: {violations:?}");
+    }
+    let text = checkpoint.module.to_string();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/frontend/golden")
+        .join(format!("{name}.ir"));
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text, golden, "{} differs; BLESS=1 rewrites it", path.display());
+}
+
+#[test]
+fn llama_tied() {
+    check("llama", &Files::model(&config("LlamaForCausalLM")).open().unwrap());
+}
+
+#[test]
+fn llama_with_every_option() {
+    let config = config_with(
+        "LlamaForCausalLM",
+        json!({
+            "attention_bias": true, "mlp_bias": true, "tie_word_embeddings": false,
+            "rope_scaling": {
+                "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+            },
+        }),
+    );
+    let mut files = Files::model(&config);
+    files.put("generation_config.json", r#"{"bos_token_id": 3, "eos_token_id": [4, 5]}"#);
+    check("llama-options", &files.open().unwrap());
+}
+
+#[test]
+fn mobilellm_calls_each_block_twice() {
+    let changes = json!({
+        "layer_sharing": true, "share_embedding": true, "tie_word_embeddings": false,
+        "model_type": "mobilellm",
+    });
+    let config = config_with("MobileLLMForCausalLM", changes);
+    check("mobilellm-shared", &Files::model(&config).open().unwrap());
+}
+
+#[test]
+fn qwen2() {
+    check("qwen2", &Files::model(&config("Qwen2ForCausalLM")).open().unwrap());
+}
+
+#[test]
+fn qwen3() {
+    check("qwen3", &Files::model(&config("Qwen3ForCausalLM")).open().unwrap());
+}
+
+#[test]
+fn gguf_llama() {
+    check("gguf-llama", &Gguf::model("llama").open().unwrap());
+}
+
+#[test]
+fn mistral_without_a_window_is_a_llama() {
+    let changes = json!({"sliding_window": null, "architectures": ["MistralForCausalLM"]});
+    let mistral = Files::model(&config_with("MistralForCausalLM", changes)).open().unwrap();
+    let llama = Files::model(&config("LlamaForCausalLM")).open().unwrap();
+    assert_eq!(mistral.module.graphs, llama.module.graphs);
+    assert_eq!(mistral.module.weights, llama.module.weights);
+}
+
+#[test]
+fn gguf_and_hugging_face_give_the_same_graphs() {
+    for (arch, class) in [
+        ("llama", "LlamaForCausalLM"),
+        ("qwen2", "Qwen2ForCausalLM"),
+        ("qwen3", "Qwen3ForCausalLM"),
+    ] {
+        let gguf = Gguf::model(arch).open().unwrap();
+        let hf = Files::model(&config(class)).open().unwrap();
+        ir::verify(&gguf.module).unwrap();
+        assert_eq!(gguf.module.graphs, hf.module.graphs, "{arch}");
+        assert_eq!(gguf.module.caches, hf.module.caches, "{arch}");
+    }
+}
+
+#[test]
+fn both_spellings_of_rotary_parameters_are_read() {
+    let old = config_with(
+        "LlamaForCausalLM",
+        json!({"rope_theta": 500000.0, "rope_scaling": {"type": "linear", "factor": 2.0}}),
+    );
+    let new = config_with(
+        "LlamaForCausalLM",
+        json!({
+            "rope_theta": null,
+            "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500000.0},
+        }),
+    );
+    let rope = |config| Files::model(config).open().unwrap().config.rope;
+    let expected =
+        ir::Rope { head: 8, theta: 500_000.0, scaling: ir::RopeScaling::Linear { factor: 2.0 } };
+    assert_eq!(rope(&old), expected);
+    assert_eq!(rope(&new), expected);
+}
+
+#[test]
+fn gguf_scalings_are_recognised() {
+    let linear = ir::RopeScaling::Linear { factor: 4.0 };
+    let llama3 = ir::RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192 };
+    let mut by_key = Gguf::model("llama");
+    by_key.set("llama.rope.scaling.type", Kv::Text("linear"));
+    by_key.set("llama.rope.scaling.factor", Kv::F32(4.0));
+    assert_eq!(by_key.open().unwrap().config.rope.scaling, linear);
+    let rope = |scaling| ir::Rope { head: 8, theta: 500_000.0, scaling };
+    let plain = rope(ir::RopeScaling::None).frequencies();
+    for scaling in [linear, llama3, ir::RopeScaling::None] {
+        let divisors: Vec<f32> =
+            rope(scaling.clone()).frequencies().iter().zip(&plain).map(|(s, p)| p / s).collect();
+        let mut gguf = with_divisors(&divisors);
+        gguf.set("llama.rope.freq_base", Kv::F32(500_000.0));
+        assert_eq!(gguf.open().unwrap().config.rope.scaling, scaling);
+    }
+    let error = with_divisors(&[1.0, 2.0, 3.0, 4.0]).open().unwrap_err();
+    assert_eq!(error.code, "IG0210");
+}
+
+fn with_divisors(divisors: &[f32]) -> Gguf {
+    let mut gguf = Gguf::model("llama");
+    let mut blob = super::support::Blob::f32("rope_freqs.weight", &[divisors.len() as u64]);
+    blob.bytes = divisors.iter().flat_map(|x| x.to_le_bytes()).collect();
+    gguf.tensors.push(blob);
+    gguf
+}

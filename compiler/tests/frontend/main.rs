@@ -1,0 +1,9 @@
+//! The frontends against checkpoints written by the tests themselves, sound and hostile.
+
+mod fuzz;
+mod hostile;
+mod lowering;
+mod shared;
+mod support;
+mod tokenizer;
+mod weights;

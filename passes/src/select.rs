@@ -1,0 +1,43 @@
+//! `select`: the storage format of every matrix.
+//!
+//! # What
+//! Every weight of two dimensions is stored as `Context::weights`; vectors (gains, biases) stay f32:
+//! they are a thousandth of the bytes and enter every token.
+//!
+//! # Why it is exact (or how far off)
+//! `f32` is exact. `f16` and `bf16` round to nearest, ties to even: a relative error of 2⁻¹¹ and 2⁻⁸
+//! per element. Arithmetic stays in f32.
+//!
+//! # Requires
+//! Nothing. An element beyond the range of f16 is refused when the weight is written.
+//!
+//! # Paper
+//! IEEE 754-2008 (binary16); bfloat16 as in arXiv 1905.12322.
+
+use crate::{Context, PassError};
+use ir::{DType, Module, Step, Type};
+
+/// Runs the pass.
+pub fn run(module: &mut Module, context: &Context) -> Result<(), PassError> {
+    let dtype = context.weights;
+    for weight in &mut module.weights {
+        if weight.dims.len() == 2 && weight.dtype != dtype {
+            weight.dtype = dtype;
+            weight.via.push(Step::Cast(dtype));
+        }
+    }
+    for graph in &mut module.graphs {
+        for formal in &mut graph.weights {
+            select_formal(&mut formal.ty, dtype);
+        }
+    }
+    Ok(())
+}
+
+fn select_formal(ty: &mut Type, to: DType) {
+    if let Type::Tensor { dtype, dims } = ty
+        && dims.len() == 2
+    {
+        *dtype = to;
+    }
+}

@@ -1,0 +1,92 @@
+/* What the caller provides. Set size, zero what is not used. */
+typedef struct smol_env {
+  uint32_t size;        /* sizeof(smol_env) */
+  uint32_t workers;     /* of one call; above SMOL_MAX_WORKERS no more; 0 or 1: the caller alone */
+  const void *weights;  /* @WEIGHTS@ */
+  void *scratch;        /* SMOL_SCRATCH_BYTES, aligned to SMOL_ALIGN, used while a call runs */
+  size_t scratch_bytes; /* size of scratch, in bytes */
+  void *user;           /* handed to the two functions below */
+  /* Runs task(arg, 0) .. task(arg, n - 1) at the same time, each on a thread of its own with
+     SMOL_STACK_BYTES of stack, and returns when all have. Tasks wait for each other: running them
+     one after the other never ends. NULL: one worker. */
+  void (*parallel)(void *user, uint32_t n, void (*task)(void *arg, uint32_t index), void *arg);
+  /* Called now and then with the steps done and the steps in all; nonzero cancels the call, which
+     leaves the state as it was. NULL: never asked. */
+  int (*poll)(void *user, uint32_t done, uint32_t total);
+} smol_env;
+
+/* How a token is chosen. Set size, zero what is not used; all zero is greedy. */
+typedef struct smol_sampling {
+  uint32_t size;           /* sizeof(smol_sampling) */
+  uint32_t top_k;          /* keep the k best; 0: all */
+  uint64_t seed;           /* of the generator; another seed than before restarts it */
+  float temperature;       /* 0: greedy, the best token */
+  float top_p;             /* keep the fewest best whose probabilities reach it; 0 or 1: all */
+  float min_p;             /* drop what is less likely than this share of the best; 0: nothing */
+  float repeat_penalty;    /* logit l of a token seen: l > 0 ? l / r : l * r; 0 or 1: off */
+  float frequency_penalty; /* subtracted from a logit for each time the token was seen; 0: off */
+  float presence_penalty;  /* subtracted from the logit of a token seen; 0: off */
+  uint32_t penalty_window; /* tokens looked back on; 0: the whole conversation */
+} smol_sampling;
+
+/* A compiler that lays these structures out differently stops here. */
+typedef char smol_env_has_56_bytes[sizeof(smol_env) == 56 ? 1 : -1];
+typedef char smol_sampling_has_48_bytes[sizeof(smol_sampling) == 48 ? 1 : -1];
+
+/* Unless it says otherwise, a function returns SMOL_OK or one of the errors above, and a call that
+   fails leaves the state as it was. States are independent: calls may run at the same time if
+   neither state nor scratch is shared. A state holds no pointers and may be copied as bytes; it is
+   SMOL_STATE_BYTES long and aligned to SMOL_ALIGN, always. */
+
+/* Starts an empty conversation in memory of state_bytes >= SMOL_STATE_BYTES.
+   Errors: ENV, SCRATCH, WEIGHTS, STATE, ALIGN, SIZE. */
+int32_t smol_init(const smol_env *env, void *state, size_t state_bytes);
+
+/* Feeds count > 0 tokens; the logits are those after the last one.
+   Errors: ENV, SCRATCH, WEIGHTS, ALIGN, STATE, ARG, CONTEXT, TOKEN, CANCELLED. */
+int32_t smol_prefill(const smol_env *env, void *state, const int32_t *tokens, size_t count);
+
+/* Feeds one token. Errors: those of smol_prefill. */
+int32_t smol_decode(const smol_env *env, void *state, int32_t token);
+
+/* The SMOL_VOCAB logits after the last token fed, inside the state; NULL if there are none. */
+const float *smol_logits(const smol_env *env, const void *state);
+
+/* Feeds count > 0 tokens and writes logprobs[i], the natural logarithm of the probability of
+   tokens[i + 1] after all before it: count - 1 of them. Errors: those of smol_prefill. */
+int32_t smol_score(const smol_env *env, void *state, const int32_t *tokens, size_t count,
+                   float *logprobs);
+
+/* Chooses a token from the logits of the state, without feeding it; sampling NULL is greedy.
+   In this order: penalties, top_k, top_p, min_p (both measured at temperature 1), temperature,
+   draw. Of equal logits the lowest token comes first. Each call takes one draw of SplitMix64
+   (Steele, Lea, Flood 2014), greedy or not: draw n is mix(seed + n * 0x9E3779B97F4A7C15), n from 1,
+   and its upper 53 bits are a number in [0, 1). The same logits, options and seed give the same
+   token on every machine. Returns a token >= 0.
+   Errors: ENV, ALIGN, STATE, SCRATCH, ARG. */
+int32_t smol_sample(const smol_env *env, void *state, const smol_sampling *sampling);
+
+/* The number of tokens in the state; 0 if it is not initialised. */
+uint32_t smol_position(const void *state);
+
+/* Forgets the tokens from position on. Unless nothing is forgotten there are no logits until the
+   next token is fed. Errors: ALIGN, STATE; ARG if there are fewer tokens. */
+int32_t smol_truncate(void *state, uint32_t position);
+
+/* Writes the conversation to out and returns the bytes written; cap 0: returns the bytes needed and
+   writes nothing. out needs no alignment. Errors: ALIGN, STATE, ARG if out is NULL, SIZE if cap is
+   too small. */
+int64_t smol_save(const void *state, void *out, size_t cap);
+
+/* Restores a saved conversation into a state, which need not be initialised. bytes may count more
+   than was saved. Errors: ALIGN, BLOB; ARG if a pointer is NULL; MODEL if it was saved by another
+   model, or by a build of this one with another context or cache. */
+int32_t smol_load(void *state, const void *blob, size_t bytes);
+
+/* Writes the bytes of a token, at most cap of them, without a final zero, and returns how many it
+   has; a control token has none. A character may be spread over several tokens. out may be NULL if
+   cap is 0. Errors: TOKEN, TOKENIZER, ARG if out is NULL. */
+int32_t smol_piece(int32_t token, char *out, size_t cap);
+
+/* What a status means, in English; never NULL. */
+const char *smol_error(int32_t status);

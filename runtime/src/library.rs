@@ -1,0 +1,119 @@
+//! One library: everything that is emitted for a model, in one place.
+
+use crate::entry::{self, Parts};
+use crate::state::{LayoutError, StateLayout};
+use crate::{errors, pieces, sample, save};
+use cranelift_codegen::ir::types::*;
+use cranelift_module::{DataId, FuncId, Module as Sink};
+use ir::Module;
+use targets::compile::{CompileError, Inputs, compile};
+use targets::frame::{frame, worker};
+use targets::pack::WeightLayout;
+use targets::{Emitter, Listing, Target};
+
+/// How a library is made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Prefix of every symbol.
+    pub name: String,
+    /// Rows of one run of the model.
+    pub chunk: u64,
+    /// Workers that may take part at most.
+    pub max_workers: u64,
+    /// Whether the weights are in the library.
+    pub embed: bool,
+    /// Whether CLIF and listings are kept.
+    pub keep_text: bool,
+}
+
+/// What was emitted.
+pub struct Library {
+    /// Layout of the weights.
+    pub weights: WeightLayout,
+    /// Layout of a state.
+    pub state: StateLayout,
+    /// The data that the weights become, if they are embedded.
+    pub embedded: Option<DataId>,
+    /// Exported functions: name without prefix, id.
+    pub exports: Vec<(&'static str, FuncId)>,
+    /// All functions.
+    pub listings: Vec<Listing>,
+    /// Scratch that a caller must give.
+    pub scratch_bytes: u64,
+    /// Stack of the deepest call chain.
+    pub stack_bytes: u64,
+    /// Bytes of tables: token pieces and others.
+    pub table_bytes: u64,
+}
+
+/// A model that no library can be made of.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LibraryError {
+    /// No code.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// No state.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+}
+
+/// Names of the exported functions, in the order of the header.
+const EXPORTS: &[&str] = &[
+    "init", "prefill", "decode", "logits", "score", "sample", "position", "truncate", "save",
+    "load", "piece", "error",
+];
+
+/// Emits the library of a verified module into `sink`. `tokens` are the bytes of each token.
+pub fn emit(
+    sink: &mut dyn Sink,
+    target: &Target,
+    module: &Module,
+    tokens: Option<&[Vec<u8>]>,
+    options: &Options,
+) -> Result<Library, LibraryError> {
+    let weights = WeightLayout::new(module);
+    let state = StateLayout::new(module, weights.identity)?;
+    let mut e = Emitter::new(target, sink, &options.name, options.keep_text);
+    let e = &mut e;
+    let embedded = options.embed.then(|| e.constant("weights", vec![0], 64));
+    let checkpoint = e.declare("checkpoint", &[I64], &[I32]);
+    let slots: Vec<(u64, u64)> =
+        state.caches.iter().map(|c| (c.key_offset, c.value_offset)).collect();
+    let records = worker::BYTES as u64 * options.max_workers;
+    let inputs = Inputs {
+        module,
+        weights: &weights,
+        slots: &slots,
+        chunk: options.chunk,
+        max_workers: options.max_workers,
+        scratch_start: frame::RECORDS as u64 + records,
+    };
+    let model = compile(e, &inputs, &checkpoint)?;
+    entry::emit_checkpoint(e, &checkpoint, &model.barrier, options.chunk, model.calls.into());
+    let scratch_bytes = model.scratch_bytes.max(sample::scratch_bytes(state.vocab));
+    let parts = Parts {
+        model: &model,
+        state: &state,
+        weights: &weights,
+        embedded,
+        chunk: options.chunk,
+        max_workers: options.max_workers,
+        scratch_bytes,
+    };
+    let mut functions = entry::emit(e, &parts);
+    functions.push(sample::emit(e, &state));
+    functions.extend(save::emit(e, &state));
+    functions.push(pieces::emit(e, tokens));
+    functions.push(errors::emit(e));
+    let ids: Vec<FuncId> = functions.iter().map(|f| f.id).collect();
+    Ok(Library {
+        embedded,
+        exports: EXPORTS.iter().copied().zip(ids.iter().copied()).collect(),
+        stack_bytes: e.stack_bytes(&ids).into(),
+        listings: e.listings().cloned().collect(),
+        table_bytes: tokens.map_or(0, |t| pieces::table_bytes(t) as u64),
+        scratch_bytes,
+        weights,
+        state,
+    })
+}

@@ -1,0 +1,13 @@
+//! Assembled kernels: units that Cranelift has no words for.
+
+pub mod x64;
+
+/// Machine code without relocations.
+pub struct Code {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Stack it uses, return address excluded.
+    pub frame_bytes: u32,
+    /// Its listing.
+    pub text: String,
+}

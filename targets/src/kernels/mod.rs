@@ -1,0 +1,14 @@
+//! Kernels: one file each, with its plain Rust reference.
+//!
+//! A kernel is a function of addresses, counts and strides, emitted for one target; who calls it on
+//! which share of the work is the plan's business.
+
+pub mod attention;
+pub mod elementwise;
+pub mod embed;
+pub mod kv_append;
+pub mod linear;
+pub mod panel;
+pub mod rms_norm;
+pub mod rope;
+pub mod score;

@@ -1,0 +1,216 @@
+//! Weights in the order that code reads them: one blob, one base address.
+//!
+//! Matrices are panels of 32 rows, k-major (see `kernels/panel.rs`), the last panel filled with
+//! zero rows; vectors are f32, filled with zeros to whole panels. Every weight starts on a cache
+//! line, in order of first use.
+
+use crate::kernels::panel::PANEL_ROWS;
+use half::{bf16, f16};
+use ir::{Arg, BlobError, Blobs, DType, Graph, Module, Weight, WeightId, weights::materialise};
+use rayon::prelude::*;
+use std::io::{self, Write};
+
+/// Alignment of the blob and of every weight in it, bytes.
+pub const ALIGN: u64 = 64;
+/// Bytes before the first weight: magic, identity, length.
+const HEADER_BYTES: u64 = 64;
+/// First bytes of every blob.
+pub const MAGIC: [u8; 8] = *b"INGOTWTS";
+
+/// Where each weight is.
+#[derive(Clone, Debug)]
+pub struct WeightLayout {
+    /// Identifies shapes, formats and order: a library refuses a blob with another one.
+    pub identity: u64,
+    /// Offset of each weight of the module; `None` for those that no graph reads.
+    pub offsets: Vec<Option<u64>>,
+    /// Weights in order.
+    pub order: Vec<WeightId>,
+    /// Size of the blob.
+    pub bytes: u64,
+}
+
+/// A blob that could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// A tensor could not be read or represented.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// The sink failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Rows rounded up to whole panels.
+pub fn padded_rows(rows: u64) -> u64 {
+    rows.next_multiple_of(PANEL_ROWS)
+}
+
+fn stored_bytes(weight: &Weight) -> u64 {
+    match weight.dims[..] {
+        [rows, columns] => padded_rows(rows) * columns * weight.dtype.bytes(),
+        _ => padded_rows(weight.elements()) * 4,
+    }
+}
+
+impl WeightLayout {
+    /// The layout of a module's weights.
+    pub fn new(module: &Module) -> WeightLayout {
+        let mut layout = WeightLayout {
+            identity: identity(module),
+            offsets: vec![None; module.weights.len()],
+            order: vec![],
+            bytes: HEADER_BYTES,
+        };
+        for graph in &module.graphs {
+            layout.visit(module, graph);
+        }
+        layout
+    }
+
+    fn visit(&mut self, module: &Module, graph: &Graph) {
+        let uses = graph.insts.iter().flat_map(|inst| &inst.args);
+        for arg in uses {
+            if let Arg::Weight(id) = arg {
+                self.place(module, *id);
+            }
+        }
+    }
+
+    fn place(&mut self, module: &Module, id: WeightId) {
+        let slot = &mut self.offsets[id.0 as usize];
+        if slot.is_none() {
+            *slot = Some(self.bytes);
+            self.order.push(id);
+            self.bytes += stored_bytes(module.weight(id)).next_multiple_of(ALIGN);
+        }
+    }
+
+    /// Offset of a weight that some graph reads.
+    pub fn offset(&self, id: WeightId) -> u64 {
+        self.offsets[id.0 as usize].expect("every weight that code reads is placed")
+    }
+
+    /// The bytes before the first weight.
+    pub fn header(&self) -> [u8; HEADER_BYTES as usize] {
+        let mut header = [0; HEADER_BYTES as usize];
+        header[..8].copy_from_slice(&MAGIC);
+        header[8..16].copy_from_slice(&self.identity.to_le_bytes());
+        header[16..24].copy_from_slice(&self.bytes.to_le_bytes());
+        header
+    }
+
+    /// Writes the blob, one tensor in memory at a time; `progress` hears the bytes written so far.
+    pub fn write(
+        &self,
+        module: &Module,
+        blobs: &dyn Blobs,
+        sink: &mut dyn Write,
+        progress: &dyn Fn(u64),
+    ) -> Result<(), PackError> {
+        sink.write_all(&self.header())?;
+        let mut written = HEADER_BYTES;
+        for &id in &self.order {
+            let weight = module.weight(id);
+            written += write_weight(weight, blobs, sink)?;
+            let end = written.next_multiple_of(ALIGN);
+            sink.write_all(&[0; ALIGN as usize][..(end - written) as usize])?;
+            written = end;
+            progress(written);
+        }
+        Ok(())
+    }
+}
+
+/// FNV-1a over what decides the meaning of the blob's bytes and of the state.
+fn identity(module: &Module) -> u64 {
+    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    for word in [module.meta.vocab, module.meta.context] {
+        hash.add(&word.to_le_bytes());
+    }
+    for weight in &module.weights {
+        hash.add(format!("{}:{}:{};", weight.name, weight.ty(), weight.blob).as_bytes());
+    }
+    for cache in &module.caches {
+        hash.add(format!("{}:{};", cache.name, cache.ty).as_bytes());
+    }
+    for graph in &module.graphs {
+        for inst in &graph.insts {
+            hash.add(format!("{:?};", (&inst.op, inst.args.len())).as_bytes());
+        }
+    }
+    hash.0
+}
+
+struct Fnv(u64);
+
+impl Fnv {
+    fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+/// Panels that are packed at once: enough for all cores, few enough to stay small.
+const BATCH: usize = 64;
+
+fn write_weight(
+    weight: &Weight,
+    blobs: &dyn Blobs,
+    sink: &mut dyn Write,
+) -> Result<u64, PackError> {
+    let tensor = materialise(weight, blobs)?;
+    if let Some(i) = tensor.data.iter().position(|x| !x.is_finite()) {
+        return Err(PackError::Blob(BlobError {
+            blob: weight.blob.clone(),
+            why: format!(
+                "element {i} is {} as {}; choose a wider format (bf16 or f32), or mend the checkpoint",
+                tensor.data[i], weight.dtype
+            ),
+        }));
+    }
+    if let [rows, columns] = weight.dims[..] {
+        let panels: Vec<usize> = (0..(padded_rows(rows) / PANEL_ROWS) as usize).collect();
+        for batch in panels.chunks(BATCH) {
+            let packed: Vec<Vec<u8>> = batch
+                .par_iter()
+                .map(|&p| panel(&tensor.data, columns as usize, p, weight.dtype))
+                .collect();
+            for bytes in packed {
+                sink.write_all(&bytes)?;
+            }
+        }
+    } else {
+        let mut values = tensor.data;
+        values.resize(padded_rows(weight.elements()) as usize, 0.0);
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        sink.write_all(&bytes)?;
+    }
+    Ok(stored_bytes(weight))
+}
+
+/// Panel `p` of a row-major matrix, k-major; rows beyond the last are zero.
+fn panel(data: &[f32], columns: usize, p: usize, dtype: DType) -> Vec<u8> {
+    let width = PANEL_ROWS as usize;
+    let rows = &data[(p * width * columns).min(data.len())..];
+    let rows: Vec<&[f32]> = rows.chunks_exact(columns).take(width).collect();
+    let mut bytes = vec![0u8; columns * width * dtype.bytes() as usize];
+    let element = dtype.bytes() as usize;
+    for (r, row) in rows.iter().enumerate() {
+        for (k, &x) in row.iter().enumerate() {
+            let at = (k * width + r) * element;
+            store(x, dtype, &mut bytes[at..at + element]);
+        }
+    }
+    bytes
+}
+
+fn store(x: f32, dtype: DType, to: &mut [u8]) {
+    match dtype {
+        DType::F32 => to.copy_from_slice(&x.to_le_bytes()),
+        DType::F16 => to.copy_from_slice(&f16::from_f32(x).to_le_bytes()),
+        DType::BF16 => to.copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
+        DType::I32 => to.copy_from_slice(&(x as i32).to_le_bytes()),
+    }
+}

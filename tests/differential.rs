@@ -1,0 +1,73 @@
+//! Emitted code against the reference interpreter, on small random models.
+
+use ingot::session::Session;
+use ir::sample::{Sample, Seeded};
+use ir::{DType, Interpreter, Module};
+use runtime::Options;
+use targets::Target;
+
+fn options() -> Options {
+    Options { name: "m".into(), chunk: 8, max_workers: 4, embed: false, keep_text: false }
+}
+
+fn session(module: &Module, target: &Target, chunk: u64, workers: u32) -> Session {
+    let blobs = Seeded::new(module, 7);
+    let options = Options { chunk, ..options() };
+    let mut session =
+        Session::new(module, &blobs, target, &options, workers, &|_| {}).expect("compiles");
+    session.reset().expect("starts");
+    session
+}
+
+fn tokens(module: &Module, n: u32) -> Vec<u32> {
+    (0..n).map(|i| (i * 37 + 11) % module.meta.vocab as u32).collect()
+}
+
+fn signed(tokens: &[u32]) -> Vec<i32> {
+    tokens.iter().map(|&t| t as i32).collect()
+}
+
+/// Largest difference, relative to the largest expected value.
+fn distance(found: &[f32], expected: &[f32]) -> f32 {
+    let scale = expected.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
+    found.iter().zip(expected).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f32::max)
+}
+
+fn cpus() -> Vec<Target> {
+    ["x86-64", "x86-64-v3", "native"]
+        .iter()
+        .map(|cpu| Target::new("x86_64-unknown-linux-gnu", Some(cpu), "").expect("known"))
+        .collect()
+}
+
+fn shapes() -> Vec<(&'static str, Sample)> {
+    let base = Sample { head: 8, width: 36, inner: 44, vocab: 77, ..Sample::default() };
+    vec![
+        ("plain", base.clone()),
+        ("bias", Sample { bias: true, ..base.clone() }),
+        ("qk norm", Sample { qk_norm: true, ..base.clone() }),
+        ("f16", Sample { dtype: DType::F16, cache: DType::F16, ..base.clone() }),
+        ("bf16", Sample { dtype: DType::BF16, ..base.clone() }),
+        ("untied", Sample { tied: false, ..base.clone() }),
+    ]
+}
+
+#[test]
+fn logits_agree_with_the_interpreter() {
+    for (name, sample) in shapes() {
+        let module = sample.module().expect("a valid sample");
+        let blobs = Seeded::new(&module, 7);
+        let mut interpreter = Interpreter::new(&module, &blobs).expect("runs");
+        let prompt = tokens(&module, 21.min(module.meta.context as u32 - 1));
+        let all = interpreter.run(&prompt).expect("fits");
+        let vocab = module.meta.vocab as usize;
+        let expected = &all[all.len() - vocab..];
+        for target in cpus() {
+            let mut session = session(&module, &target, 8, 1);
+            session.prefill(&signed(&prompt)).expect("fits");
+            let found = session.logits().expect("there are logits");
+            let d = distance(found, expected);
+            assert!(d < 1e-4, "{name} on {}: {d}", target.cpu);
+        }
+    }
+}
