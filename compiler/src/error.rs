@@ -103,18 +103,34 @@ pub fn explain(code: &str) -> Option<&'static Code> {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error[{}]: {}", self.code, self.what)?;
+        write!(f, "error[{}]: {}", self.code, line(&self.what))?;
         if let Some(place) = &self.place {
-            write!(f, "\n  --> {place}")?;
+            write!(f, "\n  --> {}", line(place))?;
         }
         for note in &self.notes {
-            write!(f, "\n   = {note}")?;
+            write!(f, "\n   = {}", line(note))?;
         }
         if let Some(help) = &self.help {
-            write!(f, "\n   = help: {help}")?;
+            write!(f, "\n   = help: {}", line(help))?;
         }
         Ok(())
     }
+}
+
+/// Longest line that is printed whole, in characters.
+const LINE: usize = 500;
+
+/// Names come from files: one line, no control characters for a terminal to obey, not endless.
+fn line(text: &str) -> String {
+    let mut line = String::new();
+    for (at, c) in text.chars().enumerate() {
+        match c {
+            _ if at == LINE => return line + "…",
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
 }
 
 impl std::error::Error for Error {}
@@ -165,5 +181,13 @@ mod tests {
                     = found f16[1, 2], expected f16[2, 2]\n   = help: re-export the model";
         assert_eq!(e.to_string(), text);
         assert_eq!(e.exit_code(), 1);
+    }
+
+    #[test]
+    fn names_from_files_cannot_steer_a_terminal() {
+        let e = Error::new("IG0206", "x").at("a\u{1b}[2J\nb").note("y".repeat(10_000));
+        let text = e.to_string();
+        assert!(text.contains("a\\u{1b}[2J\\nb") && text.lines().count() == 3, "{text}");
+        assert!(text.chars().count() < 600);
     }
 }

@@ -48,23 +48,31 @@ pub const ORDER: &[(&str, &str, &str)] = &[(
     "a budget that covers both is spent on weights first: every token reads all of them",
 )];
 
-/// Runs the pipeline. After each pass the module is verified and `seen` is called with the pass,
-/// the module, and whether anything changed.
+/// What an observer of the pipeline sees.
+pub enum Seen<'a> {
+    /// The module before a pass.
+    Before(&'a Pass, &'a Module),
+    /// The module after a pass, and whether anything changed.
+    After(&'a Pass, &'a Module, bool),
+}
+
+/// Runs the pipeline. After each pass the module is verified; `seen` hears of every step.
 ///
 /// A module that a pass leaves invalid is a bug of that pass and panics with all violations.
 pub fn run(
     module: &mut Module,
     context: &Context,
-    seen: &mut dyn FnMut(&Pass, &Module, bool),
+    seen: &mut dyn FnMut(Seen<'_>),
 ) -> Result<(), PassError> {
     for pass in PASSES {
+        seen(Seen::Before(pass, module));
         let before = module.clone();
         (pass.run)(module, context)?;
         if let Err(violations) = verify(module) {
             let all: Vec<String> = violations.iter().map(ToString::to_string).collect();
             panic!("pass {} left an invalid module:\n{}", pass.name, all.join("\n"));
         }
-        seen(pass, module, before != *module);
+        seen(Seen::After(pass, module, before != *module));
     }
     Ok(())
 }

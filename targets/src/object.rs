@@ -2,7 +2,8 @@
 
 use crate::target::Target;
 use cranelift_module::{DataId, default_libcall_names};
-use cranelift_object::{ObjectBuilder, ObjectModule, ObjectProduct};
+pub use cranelift_object::ObjectProduct;
+use cranelift_object::{ObjectBuilder, ObjectModule};
 use object::SectionKind;
 use object::write::SymbolSection;
 use std::io::{self, Seek, SeekFrom, Write};

@@ -30,6 +30,15 @@ pub fn read_optional(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
     if path.exists() { read_object(path).map(Some) } else { Ok(None) }
 }
 
+/// A value as JSON, cut where it becomes long.
+pub fn brief(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -148,12 +157,8 @@ impl<'a> Keys<'a> {
 
     /// An error about a value of the wrong kind or out of range.
     pub fn wrong(&self, key: &str, found: &Value, expected: &str) -> Error {
-        let mut text = found.to_string();
-        if text.chars().count() > 60 {
-            text = format!("{}…", text.chars().take(60).collect::<String>());
-        }
         let error = Error::new("IG0204", "a hyper-parameter has an impossible value");
-        self.place(error, key).note(format!("found {text}, expected {expected}"))
+        self.place(error, key).note(format!("found {}, expected {expected}", brief(found)))
     }
 
     /// An error about a feature that is in use and not supported.

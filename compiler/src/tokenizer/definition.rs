@@ -5,6 +5,7 @@
 
 use super::{Alphabet, Merge};
 use crate::Error;
+use crate::frontend::json::brief;
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
 
@@ -136,7 +137,7 @@ fn alphabet(json: &Value) -> Result<Alphabet, Error> {
             Ok(Alphabet::Text)
         }
         _ => Err(unsupported("a tokenizer with this decoder is not supported")
-            .note(format!("found {}", json["decoder"]))),
+            .note(format!("found {}", brief(&json["decoder"])))),
     }
 }
 
@@ -200,7 +201,7 @@ fn merge(vocab: &HashMap<&str, u32>, rank: usize, merge: &Value) -> Result<Merge
         },
     };
     let Some((left, right)) = pair else {
-        return Err(invalid(format!("merge {rank} is no pair: {merge}")));
+        return Err(invalid(format!("merge {rank} is no pair: {}", brief(merge))));
     };
     let token = |name: &str| {
         let found = vocab.get(name).copied();

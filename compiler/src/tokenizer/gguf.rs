@@ -87,7 +87,6 @@ fn byte_level(metadata: &Metadata, keys: &Keys) -> Result<(Definition, bool), Er
     let vocab = vocab(metadata, false).map_err(place)?;
     let ids = sentencepiece::ids(&vocab.tokens).map_err(place)?;
     let ids: Map<String, Value> = ids.iter().map(|(&name, &id)| (name.into(), id.into())).collect();
-    let bytes = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
     let mut object = Map::new();
     object.insert("version".into(), "1.0".into());
     object.insert("added_tokens".into(), added_tokens(&vocab.tokens, &vocab.kinds));
@@ -95,7 +94,7 @@ fn byte_level(metadata: &Metadata, keys: &Keys) -> Result<(Definition, bool), Er
         object.insert("normalizer".into(), json!({"type": "NFC"}));
     }
     object.insert("pre_tokenizer".into(), split::pre_tokenizer(split));
-    object.insert("decoder".into(), bytes);
+    object.insert("decoder".into(), split::bytes(true));
     let model = json!({
         "type": "BPE",
         "vocab": ids,

@@ -32,8 +32,14 @@ pub enum Prefix {
     Always,
 }
 
-const LLAMA3: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-const QWEN2: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const LLAMA3: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+const QWEN2: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
 
 /// `tokenizer.ggml.pre` of GGUF files.
 const GGUF_NAMES: &[(&str, Split)] = &[
@@ -60,7 +66,6 @@ pub fn gguf_names() -> String {
 
 /// The `pre_tokenizer` of a byte-level definition.
 pub fn pre_tokenizer(split: Split) -> Value {
-    let bytes = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
     let first = match split {
         Split::DigitsGpt2 => json!({"type": "Digits", "individual_digits": true}),
         Split::Llama3 => regex(LLAMA3),
@@ -69,6 +74,13 @@ pub fn pre_tokenizer(split: Split) -> Value {
     };
     let last = bytes(split == Split::DigitsGpt2);
     json!({"type": "Sequence", "pretokenizers": [first, last]})
+}
+
+/// The step that turns text into characters of bytes, cutting it as GPT-2 if `regex`.
+pub fn bytes(regex: bool) -> Value {
+    json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex,
+    })
 }
 
 fn regex(pattern: &str) -> Value {

@@ -121,14 +121,35 @@ const CLASSES: &[&str] = &[
     "MixtralForCausalLM",
 ];
 
+const JSON_FILES: &[&str] =
+    &["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
+
+const PARTS: &[&str] =
+    &["normalizer", "pre_tokenizer", "decoder", "model", "added_tokens", "post_processor"];
+
+const PART_KEYS: &[&str] = &[
+    "type",
+    "vocab",
+    "merges",
+    "pattern",
+    "add_prefix_space",
+    "unk_token",
+    "byte_fallback",
+    "use_regex",
+];
+
 fn tokenizer() -> Value {
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+    });
     json!({
         "version": "1.0", "normalizer": null, "post_processor": null,
         "added_tokens": [{"id": 0, "content": "<s>", "special": true, "single_word": false,
                           "lstrip": false, "rstrip": false, "normalized": false}],
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
-        "model": {"type": "BPE", "vocab": {"<s>": 0, "l": 1, "o": 2, "lo": 3, "Ġ": 4}, "merges": ["l o"]},
+        "pre_tokenizer": bytes, "decoder": bytes,
+        "model": {
+            "type": "BPE", "vocab": {"<s>": 0, "l": 1, "o": 2, "lo": 3, "Ġ": 4}, "merges": ["l o"],
+        },
     })
 }
 
@@ -180,7 +201,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_json(name in prop::sample::select(&["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"][..]), damage in damage()) {
+    fn damaged_json(name in prop::sample::select(JSON_FILES), damage in damage()) {
         let mut files = Files::model(&config("LlamaForCausalLM"));
         files.put("generation_config.json", r#"{"eos_token_id": [2, 3]}"#);
         files.put("tokenizer.json", tokenizer().to_string());
@@ -192,8 +213,8 @@ proptest! {
 
     #[test]
     fn strange_tokenizers(
-        part in prop::sample::select(&["normalizer", "pre_tokenizer", "decoder", "model", "added_tokens", "post_processor"][..]),
-        key in prop::sample::select(&["type", "vocab", "merges", "pattern", "add_prefix_space", "unk_token", "byte_fallback", "use_regex"][..]),
+        part in prop::sample::select(PARTS),
+        key in prop::sample::select(PART_KEYS),
         value in value(),
         whole in any::<bool>(),
     ) {

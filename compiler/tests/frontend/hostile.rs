@@ -1,7 +1,7 @@
-//! Damaged, foreign and contradictory checkpoints: each is one clear error.
+//! Damaged, foreign and contradictory Hugging Face directories: each is one clear error.
 
 use super::support::{
-    Blob, Files, Gguf, Kv, config, config_with, hf_tensors, open_bytes, safetensors, with_header,
+    Blob, Case, Files, config, config_with, hf_tensors, safetensors, with_header,
 };
 use ingot::Error;
 use ingot::error::CODES;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// The error has the code and says the words, in one message of a few lines.
-fn expect(case: &str, result: Result<frontend::Checkpoint, Error>, code: &str, words: &str) {
+pub fn expect(case: &str, result: Result<frontend::Checkpoint, Error>, code: &str, words: &str) {
     let error = match result {
         Ok(_) => panic!("{case}: accepted"),
         Err(error) => error,
@@ -31,151 +31,179 @@ fn opened(config: &Value, blobs: &[Blob]) -> Result<frontend::Checkpoint, Error>
     files.open()
 }
 
+/// Class, changes of a sound configuration, code, words of the error.
+const CONFIGURATIONS: &[(&str, &str, &str, &str)] = &[
+    ("LlamaForCausalLM", r#"{"hidden_size": 0}"#, "IG0204", "found 0, expected 1 to"),
+    ("LlamaForCausalLM", r#"{"hidden_size": -5}"#, "IG0204", "config.json: hidden_size"),
+    ("LlamaForCausalLM", r#"{"hidden_size": 1e300}"#, "IG0204", "found 1e+300"),
+    ("LlamaForCausalLM", r#"{"hidden_size": "16"}"#, "IG0204", "found \"16\""),
+    ("LlamaForCausalLM", r#"{"hidden_size": null}"#, "IG0203", "hidden_size"),
+    ("LlamaForCausalLM", r#"{"hidden_size": 16.5}"#, "IG0204", "whole number"),
+    ("LlamaForCausalLM", r#"{"vocab_size": 4000000000}"#, "IG0204", "vocab_size"),
+    ("LlamaForCausalLM", r#"{"num_hidden_layers": 1000000}"#, "IG0204", "num_hidden_layers"),
+    (
+        "LlamaForCausalLM",
+        r#"{"num_key_value_heads": 3}"#,
+        "IG0204",
+        "divisor of num_attention_heads = 2",
+    ),
+    ("LlamaForCausalLM", r#"{"num_key_value_heads": 0}"#, "IG0204", "num_key_value_heads"),
+    ("LlamaForCausalLM", r#"{"head_dim": 7}"#, "IG0202", "multiple of 8"),
+    (
+        "LlamaForCausalLM",
+        r#"{"head_dim": null, "num_attention_heads": 3}"#,
+        "IG0204",
+        "hidden_size = 16",
+    ),
+    (
+        "LlamaForCausalLM",
+        r#"{"head_dim": null, "num_attention_heads": 4}"#,
+        "IG0202",
+        "heads of width 4",
+    ),
+    ("LlamaForCausalLM", r#"{"rms_norm_eps": 0}"#, "IG0204", "rms_norm_eps"),
+    ("LlamaForCausalLM", r#"{"rms_norm_eps": "NaN"}"#, "IG0204", "finite number"),
+    ("LlamaForCausalLM", r#"{"rope_theta": 0.0}"#, "IG0204", "rope_theta"),
+    ("LlamaForCausalLM", r#"{"hidden_act": "gelu"}"#, "IG0202", "supported: silu"),
+    ("LlamaForCausalLM", r#"{"pretraining_tp": 2}"#, "IG0202", "set it to 1"),
+    ("LlamaForCausalLM", r#"{"partial_rotary_factor": 0.5}"#, "IG0202", "found 0.5"),
+    (
+        "LlamaForCausalLM",
+        r#"{"rope_scaling": {"type": "yarn", "factor": 4}}"#,
+        "IG0202",
+        "\"yarn\"",
+    ),
+    (
+        "LlamaForCausalLM",
+        r#"{"rope_scaling": {"rope_type": "dynamic"}}"#,
+        "IG0202",
+        "none, linear, llama3",
+    ),
+    (
+        "LlamaForCausalLM",
+        r#"{"rope_scaling": {"type": "linear"}}"#,
+        "IG0203",
+        "rope_scaling.factor",
+    ),
+    (
+        "LlamaForCausalLM",
+        r#"{"rope_scaling": {"type": "linear", "factor": 0}}"#,
+        "IG0204",
+        "1 to 1e6",
+    ),
+    ("LlamaForCausalLM", r#"{"rope_scaling": "linear"}"#, "IG0204", "an object"),
+    (
+        "LlamaForCausalLM",
+        r#"{"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
+            "high_freq_factor": 4, "original_max_position_embeddings": 8192}}"#,
+        "IG0204",
+        "more than low_freq_factor",
+    ),
+    ("LlamaForCausalLM", r#"{"quantization_config": {"quant_method": "gptq"}}"#, "IG0202", "gptq"),
+    ("LlamaForCausalLM", r#"{"eos_token_id": 32}"#, "IG0204", "a token below 32"),
+    ("LlamaForCausalLM", r#"{"eos_token_id": -1}"#, "IG0204", "eos_token_id"),
+    ("LlamaForCausalLM", r#"{"architectures": []}"#, "IG0204", "architectures"),
+    ("LlamaForCausalLM", r#"{"architectures": null}"#, "IG0203", "architectures"),
+    ("MixtralForCausalLM", r#"{}"#, "IG0201", "many experts"),
+    ("GPT2LMHeadModel", r#"{}"#, "IG0201", "supported: LlamaForCausalLM"),
+    ("Gemma3ForCausalLM", r#"{}"#, "IG0201", "GELU"),
+    ("NeverHeardOf", r#"{}"#, "IG0201", "NeverHeardOf"),
+    ("MistralForCausalLM", r#"{"sliding_window": 32}"#, "IG0202", "a window of 32"),
+    ("MistralForCausalLM", r#"{"num_key_value_heads": null}"#, "IG0203", "num_key_value"),
+    (
+        "Qwen2ForCausalLM",
+        r#"{"use_sliding_window": true, "sliding_window": 16, "max_window_layers": 1}"#,
+        "IG0202",
+        "sliding-window",
+    ),
+    ("Qwen3ForCausalLM", r#"{"head_dim": null}"#, "IG0203", "head_dim"),
+    (
+        "Qwen3ForCausalLM",
+        r#"{"layer_types": ["full_attention", "sliding_attention"]}"#,
+        "IG0202",
+        "sliding_attention",
+    ),
+];
+
 #[test]
 fn configurations_that_are_refused() {
-    let llama = "LlamaForCausalLM";
-    let cases: &[(&str, Value, &str, &str)] = &[
-        (llama, json!({"hidden_size": 0}), "IG0204", "found 0, expected 1 to"),
-        (llama, json!({"hidden_size": -5}), "IG0204", "config.json: hidden_size"),
-        (llama, json!({"hidden_size": 1e300}), "IG0204", "found 1e+300"),
-        (llama, json!({"hidden_size": "16"}), "IG0204", "found \"16\""),
-        (llama, json!({"hidden_size": null}), "IG0203", "hidden_size"),
-        (llama, json!({"hidden_size": 16.5}), "IG0204", "whole number"),
-        (llama, json!({"vocab_size": 4_000_000_000u64}), "IG0204", "vocab_size"),
-        (llama, json!({"num_hidden_layers": 1_000_000}), "IG0204", "num_hidden_layers"),
-        (llama, json!({"num_key_value_heads": 3}), "IG0204", "divisor of num_attention_heads = 2"),
-        (llama, json!({"num_key_value_heads": 0}), "IG0204", "num_key_value_heads"),
-        (llama, json!({"head_dim": 7}), "IG0202", "multiple of 8"),
-        (llama, json!({"head_dim": null, "num_attention_heads": 3}), "IG0204", "hidden_size = 16"),
-        (llama, json!({"head_dim": null, "num_attention_heads": 4}), "IG0202", "heads of width 4"),
-        (llama, json!({"rms_norm_eps": 0}), "IG0204", "rms_norm_eps"),
-        (llama, json!({"rms_norm_eps": "NaN"}), "IG0204", "finite number"),
-        (llama, json!({"rope_theta": 0.0}), "IG0204", "rope_theta"),
-        (llama, json!({"hidden_act": "gelu"}), "IG0202", "supported: silu"),
-        (llama, json!({"pretraining_tp": 2}), "IG0202", "set it to 1"),
-        (llama, json!({"partial_rotary_factor": 0.5}), "IG0202", "found 0.5"),
-        (llama, json!({"rope_scaling": {"type": "yarn", "factor": 4}}), "IG0202", "\"yarn\""),
-        (
-            llama,
-            json!({"rope_scaling": {"rope_type": "dynamic"}}),
-            "IG0202",
-            "none, linear, llama3",
-        ),
-        (llama, json!({"rope_scaling": {"type": "linear"}}), "IG0203", "rope_scaling.factor"),
-        (llama, json!({"rope_scaling": {"type": "linear", "factor": 0}}), "IG0204", "1 to 1e6"),
-        (llama, json!({"rope_scaling": "linear"}), "IG0204", "an object"),
-        (
-            llama,
-            json!({"rope_scaling": {
-                "rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
-                "high_freq_factor": 4, "original_max_position_embeddings": 8192,
-            }}),
-            "IG0204",
-            "more than low_freq_factor",
-        ),
-        (llama, json!({"quantization_config": {"quant_method": "gptq"}}), "IG0202", "gptq"),
-        (llama, json!({"eos_token_id": 32}), "IG0204", "a token below 32"),
-        (llama, json!({"eos_token_id": -1}), "IG0204", "eos_token_id"),
-        (llama, json!({"architectures": []}), "IG0204", "architectures"),
-        (llama, json!({"architectures": null}), "IG0203", "architectures"),
-        ("MixtralForCausalLM", json!({}), "IG0201", "many experts"),
-        ("GPT2LMHeadModel", json!({}), "IG0201", "supported: LlamaForCausalLM"),
-        ("Gemma3ForCausalLM", json!({}), "IG0201", "GELU"),
-        ("NeverHeardOf", json!({}), "IG0201", "NeverHeardOf"),
-        ("MistralForCausalLM", json!({"sliding_window": 32}), "IG0202", "a window of 32"),
-        ("MistralForCausalLM", json!({"num_key_value_heads": null}), "IG0203", "num_key_value"),
-        (
-            "Qwen2ForCausalLM",
-            json!({"use_sliding_window": true, "sliding_window": 16, "max_window_layers": 1}),
-            "IG0202",
-            "sliding-window",
-        ),
-        ("Qwen3ForCausalLM", json!({"head_dim": null}), "IG0203", "head_dim"),
-        (
-            "Qwen3ForCausalLM",
-            json!({"layer_types": ["full_attention", "sliding_attention"]}),
-            "IG0202",
-            "sliding_attention",
-        ),
-    ];
-    for (class, changes, code, words) in cases {
+    for (class, changes, code, words) in CONFIGURATIONS {
         let case = format!("{class} {changes}");
-        let config = config_with(class, changes.clone());
-        expect(&case, opened(&config, &hf_tensors(&super::support::config(llama))), code, words);
+        let tensors = hf_tensors(&config("LlamaForCausalLM"));
+        let changed = config_with(class, serde_json::from_str(changes).unwrap());
+        expect(&case, opened(&changed, &tensors), code, words);
     }
 }
-
-/// What to do to the tensors of a sound model.
-type Mutation = fn(&mut Vec<Blob>);
 
 fn named<'a>(blobs: &'a mut [Blob], name: &str) -> &'a mut Blob {
     blobs.iter_mut().find(|b| b.name.ends_with(name)).unwrap()
 }
 
+const TENSORS: &[Case<Vec<Blob>>] = &[
+    ("missing", |b| b.retain(|b| b.name != "model.norm.weight"), "IG0205", "model.norm.weight"),
+    (
+        "missing in every layer",
+        |b| b.retain(|b| !b.name.contains("up_proj")),
+        "IG0205",
+        "same mismatch in 1 other layer",
+    ),
+    (
+        "two kinds missing",
+        |b| b.retain(|b| !b.name.contains("mlp")),
+        "IG0205",
+        "also missing: model.layers.0.mlp.up_proj.weight and the same in 1 other layer",
+    ),
+    (
+        "shape",
+        |b| {
+            *named(b, "1.self_attn.k_proj.weight") =
+                Blob::f32("model.layers.1.self_attn.k_proj.weight", &[16, 16])
+        },
+        "IG0207",
+        "found F32[16, 16], expected F32[8, 16] for num_key_value_heads = 1, head_dim = 8",
+    ),
+    (
+        "transposed",
+        |b| named(b, "0.mlp.up_proj.weight").dims.reverse(),
+        "IG0207",
+        "the matrix is transposed",
+    ),
+    ("rank", |b| named(b, "model.norm.weight").dims = vec![1, 16], "IG0207", "F32[1, 16]"),
+    (
+        "vocabulary",
+        |b| b[0] = Blob::f32("model.embed_tokens.weight", &[31, 16]),
+        "IG0208",
+        "found 31 rows, expected vocab_size = 32",
+    ),
+    (
+        "unknown tensor",
+        |b| b.push(Blob::f32("model.layers.0.self_attn.q_proj.lora_A.weight", &[4, 16])),
+        "IG0206",
+        "lora_A",
+    ),
+    (
+        "unknown bias",
+        |b| b.push(Blob::f32("model.layers.0.self_attn.q_proj.bias", &[16])),
+        "IG0206",
+        "set attention_bias",
+    ),
+    (
+        "more layers than configured",
+        |b| b.push(Blob::f32("model.layers.2.input_layernorm.weight", &[16])),
+        "IG0206",
+        "2 blocks",
+    ),
+    (
+        "integers",
+        |b| named(b, "model.norm.weight").dtype = "I32".into(),
+        "IG0108",
+        "tensor format I32 is not supported",
+    ),
+];
+
 #[test]
 fn tensors_that_do_not_fit() {
-    let cases: &[(&str, Mutation, &str, &str)] = &[
-        ("missing", |b| b.retain(|b| b.name != "model.norm.weight"), "IG0205", "model.norm.weight"),
-        (
-            "missing in every layer",
-            |b| b.retain(|b| !b.name.contains("up_proj")),
-            "IG0205",
-            "same mismatch in 1 other layer",
-        ),
-        (
-            "two kinds missing",
-            |b| b.retain(|b| !b.name.contains("mlp")),
-            "IG0205",
-            "also missing: model.layers.0.mlp.up_proj.weight and the same in 1 other layer",
-        ),
-        (
-            "shape",
-            |b| {
-                *named(b, "1.self_attn.k_proj.weight") =
-                    Blob::f32("model.layers.1.self_attn.k_proj.weight", &[16, 16])
-            },
-            "IG0207",
-            "found F32[16, 16], expected F32[8, 16] for num_key_value_heads = 1, head_dim = 8",
-        ),
-        (
-            "transposed",
-            |b| named(b, "0.mlp.up_proj.weight").dims.reverse(),
-            "IG0207",
-            "the matrix is transposed",
-        ),
-        ("rank", |b| named(b, "model.norm.weight").dims = vec![1, 16], "IG0207", "F32[1, 16]"),
-        (
-            "vocabulary",
-            |b| b[0] = Blob::f32("model.embed_tokens.weight", &[31, 16]),
-            "IG0208",
-            "found 31 rows, expected vocab_size = 32",
-        ),
-        (
-            "unknown tensor",
-            |b| b.push(Blob::f32("model.layers.0.self_attn.q_proj.lora_A.weight", &[4, 16])),
-            "IG0206",
-            "lora_A",
-        ),
-        (
-            "unknown bias",
-            |b| b.push(Blob::f32("model.layers.0.self_attn.q_proj.bias", &[16])),
-            "IG0206",
-            "set attention_bias",
-        ),
-        (
-            "more layers than configured",
-            |b| b.push(Blob::f32("model.layers.2.input_layernorm.weight", &[16])),
-            "IG0206",
-            "2 blocks",
-        ),
-        (
-            "integers",
-            |b| named(b, "model.norm.weight").dtype = "I32".into(),
-            "IG0108",
-            "tensor format I32 is not supported",
-        ),
-    ];
-    for (case, mutate, code, words) in cases {
+    for (case, mutate, code, words) in TENSORS {
         let config = config("LlamaForCausalLM");
         let mut blobs = hf_tensors(&config);
         mutate(&mut blobs);
@@ -274,134 +302,4 @@ fn paths_that_are_no_model() {
 #[cfg(unix)]
 fn devices_are_refused_before_they_are_read() {
     expect("device", frontend::open(Path::new("/dev/zero")), "IG0101", "not a regular file");
-}
-
-#[test]
-fn gguf_metadata_that_is_refused() {
-    let cases: &[(&str, fn(&mut Gguf), &str, &str)] = &[
-        ("version 1", |g| g.version = 1, "IG0107", "version 1"),
-        ("big-endian", |g| g.version = 3u32.swap_bytes(), "IG0107", "big-endian"),
-        ("alignment", |g| g.set("general.alignment", Kv::U32(24)), "IG0106", "alignment 24"),
-        ("no alignment", |g| g.set("general.alignment", Kv::U32(0)), "IG0106", "alignment 0"),
-        ("split", |g| g.set("split.count", Kv::U32(2)), "IG0107", "llama-gguf-split --merge"),
-        ("key twice", |g| g.keys.push(g.keys[0].clone()), "IG0106", "occurs twice"),
-        ("no architecture", |g| drop(g.keys.remove(0)), "IG0203", "general.architecture"),
-        (
-            "gemma",
-            |g| g.set("general.architecture", Kv::Text("gemma3")),
-            "IG0201",
-            "supported: llama",
-        ),
-        ("number as text", |g| g.set("llama.block_count", Kv::Text("2")), "IG0204", "found \"2\""),
-        ("no blocks", |g| g.set("llama.block_count", Kv::U32(0)), "IG0204", "llama.block_count"),
-        (
-            "per layer",
-            |g| g.set("llama.attention.head_count_kv", Kv::Ints(vec![1, 1])),
-            "IG0204",
-            "found [1,1]",
-        ),
-        (
-            "NaN",
-            |g| g.set("llama.attention.layer_norm_rms_epsilon", Kv::F32(f32::NAN)),
-            "IG0204",
-            "found \"NaN\"",
-        ),
-        ("experts", |g| g.set("llama.expert_count", Kv::U32(8)), "IG0202", "experts"),
-        (
-            "window",
-            |g| g.set("llama.attention.sliding_window", Kv::U32(8)),
-            "IG0202",
-            "window of 8",
-        ),
-        ("encoder", |g| g.set("llama.attention.causal", Kv::Bool(false)), "IG0202", "encoders"),
-        ("half rotation", |g| g.set("llama.rope.dimension_count", Kv::U32(4)), "IG0202", "found 4"),
-        ("yarn", |g| g.set("llama.rope.scaling.type", Kv::Text("yarn")), "IG0202", "\"yarn\""),
-        (
-            "values",
-            |g| g.set("llama.attention.value_length", Kv::U32(16)),
-            "IG0204",
-            "value_length",
-        ),
-        ("vocabulary", |g| g.set("llama.vocab_size", Kv::U32(33)), "IG0208", "found 32 rows"),
-        (
-            "tokens",
-            |g| g.set("tokenizer.ggml.tokens", Kv::Texts(vec!["a".into(); 31])),
-            "IG0208",
-            "expected tokenizer.ggml.tokens = 31",
-        ),
-        (
-            "missing tensor",
-            |g| g.tensors.retain(|t| !t.name.contains("ffn_up")),
-            "IG0205",
-            "blk.0.ffn_up.weight",
-        ),
-        ("unknown tensor", |g| g.tensors.push(Blob::f32("blk.0.x", &[4])), "IG0206", "blk.0.x"),
-        ("tensor twice", |g| g.tensors.push(g.tensors[0].clone()), "IG0106", "listed twice"),
-        ("dimension 0", |g| g.tensors[1].dims = vec![0], "IG0106", "a dimension of 0"),
-        ("5 dimensions", |g| g.tensors[1].dims = vec![1; 5], "IG0106", "found 5 dimensions"),
-        ("overflow", |g| g.tensors[1].dims = vec![u64::MAX, 8], "IG0106", "ends after the file"),
-        ("unknown format", |g| g.tensors[1].dtype = "none".into(), "IG0108", "format 99"),
-        (
-            "known format",
-            |g| {
-                let blob = g.tensor("blk.0.ffn_up.weight");
-                (blob.dtype, blob.dims) = ("Q2_K".into(), vec![1, 256]);
-            },
-            "IG0207",
-            "Q2_K[1, 256]",
-        ),
-        (
-            "blocks",
-            |g| g.tensor("blk.0.ffn_up.weight").dtype = "Q8_0".into(),
-            "IG0106",
-            "whole Q8_0",
-        ),
-    ];
-    for (case, mutate, code, words) in cases {
-        let mut gguf = Gguf::model("llama");
-        mutate(&mut gguf);
-        expect(case, gguf.open(), code, words);
-    }
-}
-
-/// Bytes of a sound file changed at an offset counted from a text in it.
-fn patched(gguf: &Gguf, after: &str, skip: usize, bytes: &[u8]) -> Vec<u8> {
-    let mut file = gguf.bytes();
-    let found = file.windows(after.len()).position(|w| w == after.as_bytes()).unwrap();
-    let at = found + after.len() + skip;
-    file[at..at + bytes.len()].copy_from_slice(bytes);
-    file
-}
-
-#[test]
-fn damaged_gguf() {
-    let gguf = Gguf::model("llama");
-    let sound = gguf.bytes();
-    let count = |at: usize| {
-        let mut file = sound.clone();
-        file[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
-        file
-    };
-    let mut listed = gguf.clone();
-    listed.set("a.list", Kv::Ints(vec![1, 2, 3]));
-    // Behind a tensor's name: rank, one dimension, format, offset.
-    let offset = |n: u64| patched(&gguf, "blk.0.attn_norm.weight", 16, &n.to_le_bytes());
-    let cases: &[(&str, Vec<u8>, &str)] = &[
-        ("magic only", b"GGUF".to_vec(), "cut short"),
-        ("tensor count", count(8), "found a count of 18446744073709551615"),
-        ("key count", count(16), "found a count of 18446744073709551615"),
-        ("string length", count(24), "found a count"),
-        ("cut in the header", sound[..100].to_vec(), "GGUF"),
-        ("cut in the data", sound[..sound.len() - 1].to_vec(), "ends after the file"),
-        ("no UTF-8", patched(&gguf, "general.", 0, &[0xff, 0xfe]), "not UTF-8"),
-        ("value type", patched(&gguf, "general.architecture", 0, &[13]), "found value type 13"),
-        ("list length", patched(&listed, "a.list", 8, &[0xff; 8]), "found a count"),
-        ("list of lists", patched(&listed, "a.list", 4, &[9]), "arrays of arrays"),
-        ("not aligned", offset(4), "not aligned to 32"),
-        ("past the end", offset(u64::MAX - 31), "ends after the file"),
-        ("overlap", offset(0), "overlaps"),
-    ];
-    for (case, bytes, words) in cases {
-        expect(case, open_bytes(bytes), "IG0106", words);
-    }
 }

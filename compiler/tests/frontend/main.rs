@@ -2,6 +2,7 @@
 
 mod fuzz;
 mod hostile;
+mod hostile_gguf;
 mod lowering;
 mod shared;
 mod support;

@@ -93,6 +93,9 @@ pub fn hf_tensors(config: &Value) -> Vec<Blob> {
     blobs
 }
 
+/// Case, what is done to something sound, code and words of the error.
+pub type Case<T> = (&'static str, fn(&mut T), &'static str, &'static str);
+
 /// A safetensors file.
 pub fn safetensors(blobs: &[Blob]) -> Vec<u8> {
     let mut header = serde_json::Map::new();
@@ -175,6 +178,7 @@ const TYPES: &[(&str, u32)] = &[
     ("Q4_1", 3),
     ("Q8_0", 8),
     ("Q2_K", 10),
+    ("I8", 24),
     ("BF16", 30),
     ("none", 99),
 ];
@@ -252,6 +256,10 @@ impl Gguf {
     pub fn set(&mut self, key: &str, value: Kv) {
         self.keys.retain(|(other, _)| other != key);
         self.keys.push((key.into(), value));
+    }
+
+    pub fn unset(&mut self, key: &str) {
+        self.keys.retain(|(other, _)| other != key);
     }
 
     /// Another number of tokens.

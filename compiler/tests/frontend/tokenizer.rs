@@ -1,6 +1,7 @@
 //! Tokenizers of every source: tokens, pieces and settings.
 
-use super::support::{Files, Gguf, Kv, config_with, root};
+use super::hostile::expect;
+use super::support::{Case, Files, Gguf, Kv, config_with, root};
 use ingot::frontend::Checkpoint;
 use ingot::tokenizer::{Alphabet, Kind, Merge, Prefix, Split, Tokenizer};
 use serde_json::{Value, json};
@@ -119,7 +120,9 @@ fn byte_level_json() -> Value {
         json!({"id": id, "content": tokens[id], "special": special, "single_word": false,
                "lstrip": false, "rstrip": false, "normalized": false})
     };
-    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+    });
     let digits = json!({"type": "Digits", "individual_digits": true});
     json!({
         "version": "1.0", "truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0},
@@ -176,8 +179,9 @@ fn settings_come_from_the_files_beside() {
     files.put("chat_template.jinja", "{{ messages }}");
     assert_eq!(settings(&files).chat_template.as_deref(), Some("{{ messages }}"));
     let mut template = byte_level_json();
-    template["post_processor"] = json!({"type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "<|start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]});
+    let start = json!({"SpecialToken": {"id": "<|start|>", "type_id": 0}});
+    let single = json!([start, {"Sequence": {"id": "A", "type_id": 0}}]);
+    template["post_processor"] = json!({"type": "TemplateProcessing", "single": single});
     assert!(settings(&directory(&template)).add_bos);
 }
 
@@ -260,81 +264,60 @@ fn no_tokenizer_is_fine() {
     );
 }
 
+/// Where in tokenizer.json, the value put there, code and words of the error.
+const JSON: &[(&str, &str, &str, &str)] = &[
+    ("/model/type", r#""Unigram""#, "IG0302", "a Unigram tokenizer"),
+    ("/decoder", r#"{"type": "WordPiece"}"#, "IG0302", "decoder WordPiece"),
+    ("/decoder", "null", "IG0302", "found null"),
+    ("/decoder", r#"{"type": "Fuse"}"#, "IG0302", "with this decoder"),
+    ("/normalizer", r#"{"type": "Lowercase"}"#, "IG0302", "normalizer Lowercase"),
+    ("/model/dropout", "0.1", "IG0302", "dropout"),
+    ("/model/continuing_subword_prefix", r###""##""###, "IG0302", "continuing_subword_prefix"),
+    ("/model/merges", r#"[["a", "b"]]"#, "IG0301", "merge 0 needs a token \"ab\""),
+    ("/model/merges", r#"["<|start|> <|end|>"]"#, "IG0301", "merge 0 needs"),
+    ("/model/merges", r#"["ab"]"#, "IG0301", "merge 0 is no pair"),
+    ("/model/merges", "5", "IG0301", "not a list"),
+    ("/model/vocab", "[]", "IG0301", "not an object"),
+    ("/model/vocab/a", "98", "IG0301", "two tokens have the id 98"),
+    ("/model/vocab/a", "-1", "IG0301", "the id of token \"a\" is -1"),
+    ("/model/vocab/a", "4000", "IG0303", "\"a\" is 4000"),
+    ("/model/unk_token", r#""?!""#, "IG0301", "\"?!\" is no token"),
+    ("/added_tokens/0/id", "7", "IG0301", "asks for another id"),
+    ("/added_tokens/0/id", "900", "IG0303", "is 900"),
+    ("/model", "null", "IG0301", "model.vocab"),
+];
+
 #[test]
 fn damaged_and_foreign_tokenizers() {
-    let change = |edit: &dyn Fn(&mut Value)| {
+    for (pointer, value, code, words) in JSON {
         let mut json = byte_level_json();
-        edit(&mut json);
-        directory(&json).open().unwrap_err()
-    };
-    let long = "a".repeat(300);
-    let cases: Vec<(Box<dyn Fn(&mut Value)>, &str, &str)> = vec![
-        (Box::new(|j| j["model"]["type"] = "Unigram".into()), "IG0302", "a Unigram tokenizer"),
-        (Box::new(|j| j["decoder"] = json!({"type": "WordPiece"})), "IG0302", "decoder WordPiece"),
-        (Box::new(|j| j["decoder"] = Value::Null), "IG0302", "decoder"),
-        (
-            Box::new(|j| j["normalizer"] = json!({"type": "Lowercase"})),
-            "IG0302",
-            "normalizer Lowercase",
-        ),
-        (Box::new(|j| j["model"]["dropout"] = json!(0.1)), "IG0302", "dropout"),
-        (
-            Box::new(|j| j["model"]["continuing_subword_prefix"] = "##".into()),
-            "IG0302",
-            "continuing_subword_prefix",
-        ),
-        (
-            Box::new(|j| j["model"]["merges"] = json!([["a", "b"]])),
-            "IG0301",
-            "merge 0 needs a token \"ab\"",
-        ),
-        (Box::new(move |j| j["model"]["merges"] = json!([[long, "b"]])), "IG0301", "merge 0 needs"),
-        (Box::new(|j| j["model"]["merges"] = json!(["ab"])), "IG0301", "merge 0 is no pair"),
-        (Box::new(|j| j["model"]["merges"] = json!(5)), "IG0301", "not a list"),
-        (Box::new(|j| j["model"]["vocab"] = json!([])), "IG0301", "not an object"),
-        (Box::new(|j| j["model"]["vocab"]["a"] = json!(98)), "IG0301", "two tokens have the id 98"),
-        (
-            Box::new(|j| j["model"]["vocab"]["a"] = json!(-1)),
-            "IG0301",
-            "the id of token \"a\" is -1",
-        ),
-        (Box::new(|j| j["model"]["vocab"]["zz"] = json!(4000)), "IG0303", "\"zz\" is 4000"),
-        (Box::new(|j| j["model"]["unk_token"] = "?!".into()), "IG0301", "\"?!\" is no token"),
-        (Box::new(|j| j["added_tokens"][0]["id"] = json!(7)), "IG0301", "asks for another id"),
-        (Box::new(|j| j["added_tokens"][0]["id"] = json!(900)), "IG0303", "is 900"),
-        (Box::new(|j| j["model"] = json!(null)), "IG0301", "model.vocab"),
-    ];
-    for (edit, code, words) in cases {
-        let error = change(&*edit);
-        assert!(error.code == code && error.to_string().contains(words), "{words}: {error}");
-        assert!(error.place.is_some());
+        *json.pointer_mut(pointer).unwrap() = serde_json::from_str(value).unwrap();
+        expect(pointer, directory(&json).open(), code, words);
     }
 }
 
+/// What is done to a sound file, code and words of the error.
+const GGUF: &[Case<Gguf>] = &[
+    ("model", |g| g.set("tokenizer.ggml.model", Kv::Text("t5")), "IG0302", "\"t5\""),
+    ("pre", |g| g.set("tokenizer.ggml.pre", Kv::Text("tekken")), "IG0302", "supported: gpt-2"),
+    ("merges", |g| g.unset("tokenizer.ggml.merges"), "IG0301", "merges is missing"),
+    ("tokens", |g| g.unset("tokenizer.ggml.tokens"), "IG0301", "tokens is missing"),
+    ("types", |g| g.set("tokenizer.ggml.token_type", Kv::Ints(vec![1])), "IG0301", "1 types"),
+    ("scores", |g| g.set("tokenizer.ggml.model", Kv::Text("llama")), "IG0301", "0 scores"),
+    (
+        "twice",
+        |g| g.set("tokenizer.ggml.tokens", Kv::Texts(vec!["a".into(); 269])),
+        "IG0301",
+        "are both \"a\"",
+    ),
+];
+
 #[test]
 fn damaged_and_foreign_tokenizers_in_gguf() {
-    let cases: &[(fn(&mut Gguf), &str, &str)] = &[
-        (|g| g.set("tokenizer.ggml.model", Kv::Text("t5")), "IG0302", "\"t5\""),
-        (
-            |g| g.set("tokenizer.ggml.pre", Kv::Text("tekken")),
-            "IG0302",
-            "supported: gpt-2, default, smollm",
-        ),
-        (|g| g.keys.retain(|k| k.0 != "tokenizer.ggml.merges"), "IG0301", "merges is missing"),
-        (|g| g.keys.retain(|k| k.0 != "tokenizer.ggml.tokens"), "IG0301", "tokens is missing"),
-        (|g| g.set("tokenizer.ggml.token_type", Kv::Ints(vec![1])), "IG0301", "1 types"),
-        (|g| g.set("tokenizer.ggml.model", Kv::Text("llama")), "IG0301", "0 scores"),
-        (
-            |g| g.set("tokenizer.ggml.tokens", Kv::Texts(vec!["a".into(); 269])),
-            "IG0301",
-            "are both \"a\"",
-        ),
-    ];
-    for (edit, code, words) in cases {
+    for (case, edit, code, words) in GGUF {
         let mut gguf = gguf_byte_level("smollm");
         edit(&mut gguf);
-        let error = gguf.open().unwrap_err();
-        assert!(error.code == *code && error.to_string().contains(words), "{words}: {error}");
+        expect(case, gguf.open(), code, words);
     }
     let rows = sentencepiece().0.len();
     let mut files = Files::model(&config_with("LlamaForCausalLM", json!({"vocab_size": rows})));

@@ -66,7 +66,10 @@ fn hf_scaling(keys: &Keys) -> Result<RopeScaling, Error> {
 fn unknown(keys: &Keys, key: &str, found: &str) -> Error {
     keys.unsupported(key, format!("rotary scaling {found:?} is not supported"))
         .note("supported: none, linear, llama3")
-        .help("where the scaling only extends a context that the model was trained without, remove it and keep the original context")
+        .help(
+            "where the scaling only extends a context that the model was trained without, remove \
+             it and keep the original context",
+        )
 }
 
 fn factor(keys: &Keys, key: &str) -> Result<f64, Error> {

@@ -1,0 +1,365 @@
+//! `ingot build`: the files of a library.
+//!
+//! Everything is written beside its place first and moved there at the end, so a failed build
+//! leaves nothing behind.
+
+use crate::Error;
+use crate::model::{Model, prepare};
+use crate::options::ModelFlags;
+use crate::progress;
+use crate::tokenizer::{Kind, Piece, Tokenizer};
+use clap::{Args, ValueEnum};
+use memmap2::{Mmap, UncheckedAdvice};
+use runtime::header::{HeaderFacts, check_name, header};
+use runtime::{Library, Options};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use targets::{Target, object};
+use tempfile::NamedTempFile;
+
+/// Flags of `build`.
+#[derive(Args, Clone, Debug)]
+pub struct BuildFlags {
+    /// The model and its code
+    #[command(flatten)]
+    pub model: ModelFlags,
+    /// Folder to write into
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Prefix of every symbol and file [default: from the model's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// What to write
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["lib", "header"])]
+    pub emit: Vec<Emit>,
+    /// Weights in the library, or in a file of their own
+    #[arg(long, value_enum, default_value_t = Weights::Embed)]
+    pub weights: Weights,
+}
+
+/// Kinds of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Emit {
+    /// libNAME.a
+    Lib,
+    /// NAME.h
+    Header,
+    /// NAME.o
+    Obj,
+    /// NAME.weights
+    Weights,
+    /// NAME.ingot, the IR after all passes
+    Ir,
+    /// NAME.clif, Cranelift's IR of every function
+    Clif,
+    /// NAME.s, machine code as text
+    Asm,
+}
+
+/// Where weights go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Weights {
+    /// Into the library
+    Embed,
+    /// Into NAME.weights; the program gives their address
+    External,
+}
+
+/// A library that was written.
+pub struct Built {
+    /// Files, in the order written.
+    pub files: Vec<PathBuf>,
+    /// What was emitted.
+    pub library: Library,
+    /// The target.
+    pub target: Target,
+}
+
+/// Builds a library.
+pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
+    let name = name(flags)?;
+    let target = flags.model.target()?;
+    let max_workers = flags.model.codegen()?.max_workers;
+    let model = prepare(&flags.model)?;
+    let has = |kind| flags.emit.contains(&kind);
+    let options = Options {
+        name: name.clone(),
+        chunk: flags.model.prefill_chunk.min(model.module.meta.context),
+        max_workers,
+        embed: flags.weights == Weights::Embed,
+        keep_text: has(Emit::Clif) || has(Emit::Asm),
+    };
+    let pieces = model.tokenizer.as_ref().map(text_pieces);
+    let mut sink = object::module(&target, &name);
+    let emitted = runtime::emit(&mut sink, &target, &model.module, pieces.as_deref(), &options);
+    let library = emitted.map_err(|e| Error::new("IG0503", e.to_string()))?;
+    fs::create_dir_all(&flags.output).map_err(|e| cannot_write(&flags.output, &e))?;
+    let mut files = Files { dir: &flags.output, done: vec![] };
+
+    let external = flags.weights == Weights::External;
+    let in_code = options.embed && (has(Emit::Lib) || has(Emit::Obj));
+    let weights_file = (in_code || external || has(Emit::Weights))
+        .then(|| write_weights(&files, &model, &library))
+        .transpose()?;
+    let product = sink.finish();
+    let object_file = (has(Emit::Lib) || has(Emit::Obj))
+        .then(|| write_object(&files, product, &library, weights_file.as_ref()))
+        .transpose()?;
+    if let (Some(file), true) = (&object_file, has(Emit::Lib)) {
+        files.add(&format!("lib{name}.a"), |to| write_library(to, file, &name, &library))?;
+    }
+    if let (Some(file), true) = (object_file, has(Emit::Obj)) {
+        files.keep(&format!("{name}.o"), file);
+    }
+    if has(Emit::Header) {
+        let text = header(&facts(&name, &model, &library, &target, &options));
+        let text = text.map_err(|e| usage_name(&e))?;
+        files.add(&format!("{name}.h"), |to| to.write_all(text.as_bytes()))?;
+    }
+    if let (Some(file), true) = (weights_file, external || has(Emit::Weights)) {
+        files.keep(&format!("{name}.weights"), file);
+    }
+    write_texts(&mut files, flags, &name, &model, &library)?;
+    Ok(Built { files: files.finish()?, library, target })
+}
+
+/// The bytes that each token adds to a text; control tokens add none.
+fn text_pieces(tokenizer: &Tokenizer) -> Vec<Vec<u8>> {
+    let text = |piece: &Piece| match piece.kind {
+        Kind::Control | Kind::Unused => vec![],
+        Kind::Normal | Kind::Byte => piece.bytes.clone(),
+    };
+    tokenizer.pieces().iter().map(text).collect()
+}
+
+fn name(flags: &BuildFlags) -> Result<String, Error> {
+    let name = match &flags.name {
+        Some(name) => name.clone(),
+        None => default_name(&flags.model.model),
+    };
+    check_name(&name).map_err(|e| usage_name(&e))?;
+    Ok(name)
+}
+
+fn usage_name(e: &runtime::header::NameError) -> Error {
+    Error::new("IG0401", e.to_string()).help("choose one with --name, as in --name smol")
+}
+
+/// The model's file name in lower case, everything but letters and digits an underscore.
+fn default_name(model: &Path) -> String {
+    let model = model.canonicalize().unwrap_or_else(|_| model.to_path_buf());
+    let stem = if model.is_dir() { model.file_name() } else { model.file_stem() };
+    let stem = stem.unwrap_or_default().to_string_lossy().to_lowercase();
+    let words = stem.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
+    let name = words.collect::<Vec<_>>().join("_");
+    if name.starts_with(|c: char| c.is_ascii_lowercase()) { name } else { format!("model_{name}") }
+}
+
+fn cannot_write(path: &Path, e: &io::Error) -> Error {
+    Error::new("IG0601", "cannot write").file(path).note(e.to_string())
+}
+
+/// Files on their way into a folder.
+struct Files<'d> {
+    dir: &'d Path,
+    done: Vec<(String, NamedTempFile)>,
+}
+
+impl Files<'_> {
+    fn temporary(&self) -> Result<NamedTempFile, Error> {
+        NamedTempFile::new_in(self.dir).map_err(|e| cannot_write(self.dir, &e))
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        let file = self.temporary()?;
+        let mut to = BufWriter::with_capacity(1 << 20, file.as_file());
+        let written = write(&mut to).and_then(|()| to.flush());
+        drop(to);
+        written.map_err(|e| cannot_write(&self.dir.join(name), &e))?;
+        self.keep(name, file);
+        Ok(())
+    }
+
+    fn keep(&mut self, name: &str, file: NamedTempFile) {
+        self.done.push((name.to_string(), file));
+    }
+
+    fn finish(self) -> Result<Vec<PathBuf>, Error> {
+        let mut paths = vec![];
+        for (name, file) in self.done {
+            let path = self.dir.join(name);
+            make_readable(file.as_file()).map_err(|e| cannot_write(&path, &e))?;
+            file.persist(&path).map_err(|e| cannot_write(&path, &e.error))?;
+            paths.push(path);
+        }
+        Ok(paths)
+    }
+}
+
+/// Temporary files are for their owner only; a library is for everyone.
+fn make_readable(file: &File) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
+    #[cfg(not(unix))]
+    let _ = file;
+    Ok(())
+}
+
+fn write_weights(files: &Files, model: &Model, library: &Library) -> Result<NamedTempFile, Error> {
+    let file = files.temporary()?;
+    let bar = progress::bytes("packing weights", library.weights.bytes);
+    let mut to = BufWriter::with_capacity(1 << 20, file.as_file());
+    let written =
+        library.weights.write(&model.module, &model.blobs, &mut to, &|n| bar.set_position(n));
+    bar.finish_and_clear();
+    written.map_err(|e| pack_error(e, &model.path))?;
+    to.flush().map_err(|e| cannot_write(file.path(), &e))?;
+    drop(to);
+    Ok(file)
+}
+
+/// What packing reports, placed at the model.
+pub fn pack_error(e: targets::pack::PackError, model: &Path) -> Error {
+    match e {
+        targets::pack::PackError::Blob(e) => Error::from(e).file(model),
+        targets::pack::PackError::Io(e) => {
+            Error::new("IG0601", "cannot write the weights").note(e.to_string())
+        }
+    }
+}
+
+fn write_object(
+    files: &Files,
+    product: object::ObjectProduct,
+    library: &Library,
+    weights: Option<&NamedTempFile>,
+) -> Result<NamedTempFile, Error> {
+    let file = files.temporary()?;
+    let map = match (library.embedded, weights) {
+        (Some(id), Some(weights)) => {
+            // SAFETY: the file is ours alone and is not written again.
+            let map = unsafe { Mmap::map(weights.as_file()) };
+            Some((id, map.map_err(|e| cannot_write(weights.path(), &e))?))
+        }
+        _ => None,
+    };
+    let mut sink = Releasing {
+        to: BufWriter::with_capacity(1 << 20, file.as_file()),
+        map: map.as_ref().map(|(_, map)| map),
+    };
+    let weights = map.as_ref().map(|(id, map)| (*id, &map[..]));
+    object::write(product, weights, &mut sink)
+        .and_then(|()| sink.flush())
+        .map_err(|e| cannot_write(file.path(), &e))?;
+    drop(sink);
+    Ok(file)
+}
+
+/// Bytes that are written and released at a time.
+const RELEASE_BYTES: usize = 16 << 20;
+
+/// A sink that gives the pages of a mapping back once they are written, so that an object with a
+/// gigabyte of weights does not need a gigabyte of memory.
+struct Releasing<'f> {
+    to: BufWriter<&'f File>,
+    map: Option<&'f Mmap>,
+}
+
+impl Write for Releasing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(RELEASE_BYTES)];
+        self.to.write_all(bytes)?;
+        if let Some(map) = self.map {
+            let start = (bytes.as_ptr() as usize).wrapping_sub(map.as_ptr() as usize);
+            if bytes.len() == RELEASE_BYTES && start < map.len() {
+                // SAFETY: the mapping is read-only and backed by its file: dropped pages come back
+                // with the same bytes. Advice that is refused costs memory only.
+                let _ = unsafe {
+                    map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, bytes.len())
+                };
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+fn write_library(
+    to: &mut BufWriter<&File>,
+    object_file: &NamedTempFile,
+    name: &str,
+    library: &Library,
+) -> io::Result<()> {
+    let symbols: Vec<String> =
+        library.exports.iter().map(|(export, _)| format!("{name}_{export}")).collect();
+    object::write_archive(to, &format!("{name}.o"), &symbols, |to| {
+        io::copy(&mut object_file.reopen()?, to).map(|_| ())
+    })
+}
+
+fn facts(
+    name: &str,
+    model: &Model,
+    library: &Library,
+    target: &Target,
+    options: &Options,
+) -> HeaderFacts {
+    let meta = &model.module.meta;
+    HeaderFacts {
+        name: name.into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        triple: target.name.clone(),
+        cpu: target.cpu.clone(),
+        features: target.features.iter().map(ToString::to_string).collect(),
+        notes: vec![("architecture".into(), meta.arch.clone())],
+        identity: library.state.identity,
+        vocab: meta.vocab,
+        context: meta.context,
+        bos: meta.bos,
+        eos: meta.eos.clone(),
+        weights_bytes: library.weights.bytes,
+        state_bytes: library.state.bytes,
+        scratch_bytes: library.scratch_bytes,
+        stack_bytes: library.stack_bytes,
+        max_workers: options.max_workers as u32,
+        prefill_chunk: options.chunk as u32,
+        weights_external: !options.embed,
+    }
+}
+
+fn write_texts(
+    files: &mut Files,
+    flags: &BuildFlags,
+    name: &str,
+    model: &Model,
+    library: &Library,
+) -> Result<(), Error> {
+    for kind in &flags.emit {
+        match kind {
+            Emit::Ir => {
+                let text = model.module.to_string();
+                files.add(&format!("{name}.ingot"), |to| to.write_all(text.as_bytes()))?;
+            }
+            Emit::Clif => files.add(&format!("{name}.clif"), |to| {
+                let clif = library.listings.iter().filter(|l| !l.clif.is_empty());
+                clif.clone().try_for_each(|l| writeln!(to, "; {}\n{}", l.name, l.clif))
+            })?,
+            Emit::Asm => files.add(&format!("{name}.s"), |to| {
+                library.listings.iter().try_for_each(|l| writeln!(to, "{}:\n{}", l.name, l.asm))
+            })?,
+            Emit::Lib | Emit::Header | Emit::Obj | Emit::Weights => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! What every command that compiles a model can be asked: one set of flags, one meaning.
+
+use crate::Error;
+use clap::{Args, ValueEnum};
+use ir::DType;
+use std::path::PathBuf;
+use targets::Target;
+
+/// Flags that shape the model and its code.
+#[derive(Args, Clone, Debug)]
+pub struct ModelFlags {
+    /// Hugging Face directory, GGUF file, or IR text (.ingot, with --blobs)
+    pub model: PathBuf,
+    /// Checkpoint that an .ingot file takes its tensors and tokenizer from
+    #[arg(long, value_name = "MODEL")]
+    pub blobs: Option<PathBuf>,
+    /// Storage format of the weights
+    #[arg(long, value_enum, default_value_t = Quant::F16)]
+    pub quant: Quant,
+    /// Storage format of the KV cache
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    pub kv: Kv,
+    /// Positions a conversation may hold [default: the model's, at most 2048]
+    #[arg(long, value_name = "N")]
+    pub context: Option<u64>,
+    /// Tokens that prefill takes at a time
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub prefill_chunk: u64,
+    /// Target triple [default: this machine]
+    #[arg(long, value_name = "TRIPLE")]
+    pub target: Option<String>,
+    /// Code generation: target-cpu=NAME|native, target-feature=+a,-b, threads=N
+    #[arg(short = 'C', value_name = "KEY=VALUE")]
+    pub codegen: Vec<String>,
+    /// Print the IR after this pass, `import`, `all` or `changed`
+    #[arg(long, value_name = "PASS")]
+    pub dump_after: Vec<String>,
+    /// Print the IR before this pass or `all`
+    #[arg(long, value_name = "PASS")]
+    pub dump_before: Vec<String>,
+    /// Write dumps into this folder as numbered files instead of standard error
+    #[arg(long, value_name = "DIR")]
+    pub dump_dir: Option<PathBuf>,
+}
+
+/// Presets of weight formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Quant {
+    /// Single precision
+    F32,
+    /// Half precision
+    F16,
+    /// The upper half of single precision
+    Bf16,
+}
+
+/// Formats of the KV cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kv {
+    /// Single precision
+    F32,
+    /// Half precision
+    F16,
+}
+
+/// What `-C` may hold, read.
+#[derive(Clone, Debug)]
+pub struct Codegen {
+    /// CPU name, `None` for the baseline.
+    pub cpu: Option<String>,
+    /// Changes to its features.
+    pub features: String,
+    /// Workers that may take part at most.
+    pub max_workers: u64,
+}
+
+/// The largest number of workers a library is made for.
+const WORKERS_MAX: u64 = 64;
+
+impl Quant {
+    /// Element type of matrices.
+    pub fn dtype(self) -> DType {
+        match self {
+            Quant::F32 => DType::F32,
+            Quant::F16 => DType::F16,
+            Quant::Bf16 => DType::BF16,
+        }
+    }
+}
+
+impl Kv {
+    /// Element type of the cache.
+    pub fn dtype(self) -> DType {
+        match self {
+            Kv::F32 => DType::F32,
+            Kv::F16 => DType::F16,
+        }
+    }
+}
+
+impl ModelFlags {
+    /// The `-C` options, read.
+    pub fn codegen(&self) -> Result<Codegen, Error> {
+        let mut codegen = Codegen { cpu: None, features: String::new(), max_workers: 8 };
+        for option in &self.codegen {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            match key {
+                "target-cpu" => codegen.cpu = Some(value.into()),
+                "target-feature" => {
+                    codegen.features.push(',');
+                    codegen.features.push_str(value);
+                }
+                "threads" => codegen.max_workers = threads(value)?,
+                _ => {
+                    let error = Error::new("IG0401", format!("-C {key} is not an option"));
+                    return Err(error.help("known: target-cpu, target-feature, threads"));
+                }
+            }
+        }
+        Ok(codegen)
+    }
+
+    /// The target of a build: a triple, and its baseline CPU unless `-C` says otherwise.
+    pub fn target(&self) -> Result<Target, Error> {
+        let codegen = self.codegen()?;
+        let triple = self.target.clone().unwrap_or_else(targets::target::host_triple);
+        self.make_target(&triple, codegen.cpu.as_deref(), &codegen.features)
+    }
+
+    /// The target of code that runs in this process: all that this machine can do unless `-C` says
+    /// otherwise.
+    pub fn host_target(&self) -> Result<Target, Error> {
+        let host = targets::target::host_triple();
+        if self.target.as_ref().is_some_and(|t| *t != host) {
+            let error = Error::new("IG0402", "code for another machine cannot run in this process");
+            return Err(error.help(format!("leave --target out, or say {host}")));
+        }
+        let codegen = self.codegen()?;
+        let cpu = codegen.cpu.as_deref().unwrap_or("native");
+        self.make_target(&host, Some(cpu), &codegen.features)
+    }
+
+    fn make_target(
+        &self,
+        triple: &str,
+        cpu: Option<&str>,
+        features: &str,
+    ) -> Result<Target, Error> {
+        Target::new(triple, cpu, features).map_err(|e| {
+            Error::new("IG0402", e.what).help("`ingot targets` lists triples, CPUs and features")
+        })
+    }
+}
+
+fn threads(value: &str) -> Result<u64, Error> {
+    match value.parse() {
+        Ok(n) if (1..=WORKERS_MAX).contains(&n) => Ok(n),
+        _ => Err(Error::new("IG0401", format!("-C threads={value}"))
+            .note(format!("expected a number from 1 to {WORKERS_MAX}"))),
+    }
+}
