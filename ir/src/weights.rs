@@ -2,7 +2,9 @@
 
 use crate::module::{Step, Weight};
 use crate::types::DType;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 /// A dense tensor in memory, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,12 +81,24 @@ fn unpermute(heads: u64, tensor: &mut Tensor) -> Result<(), String> {
     Ok(())
 }
 
+/// Elements that are rounded as one task.
+const TASK: usize = 1 << 16;
+
 /// Every element to the nearest value of `dtype`, ties to even.
 pub fn cast(dtype: DType, data: &mut [f32]) {
-    match dtype {
+    data.par_chunks_mut(TASK).for_each(|data| match dtype {
         DType::F32 => {}
-        DType::F16 => data.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
-        DType::BF16 => data.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
+        DType::F16 => through(&mut vec![f16::ZERO; data.len()], data),
+        DType::BF16 => through(&mut vec![bf16::ZERO; data.len()], data),
         DType::I32 => data.iter_mut().for_each(|x| *x = x.round_ties_even()),
-    }
+    });
+}
+
+/// `data` converted to halves and back, many at a time.
+fn through<H>(halves: &mut [H], data: &mut [f32])
+where
+    [H]: HalfFloatSliceExt,
+{
+    halves.convert_from_f32_slice(data);
+    halves.convert_to_f32_slice(data);
 }

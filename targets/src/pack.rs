@@ -5,6 +5,7 @@
 //! line, in order of first use.
 
 use crate::kernels::panel::PANEL_ROWS;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use ir::{Arg, BlobError, Blobs, DType, Graph, Module, Weight, WeightId, weights::materialise};
 use rayon::prelude::*;
@@ -184,8 +185,7 @@ fn write_weight(
     } else {
         let mut values = tensor.data;
         values.resize(padded_rows(weight.elements()) as usize, 0.0);
-        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        sink.write_all(&bytes)?;
+        sink.write_all(&stored(&values, DType::F32))?;
     }
     Ok(stored_bytes(weight))
 }
@@ -194,23 +194,23 @@ fn write_weight(
 fn panel(data: &[f32], columns: usize, p: usize, dtype: DType) -> Vec<u8> {
     let width = PANEL_ROWS as usize;
     let rows = &data[(p * width * columns).min(data.len())..];
-    let rows: Vec<&[f32]> = rows.chunks_exact(columns).take(width).collect();
-    let mut bytes = vec![0u8; columns * width * dtype.bytes() as usize];
-    let element = dtype.bytes() as usize;
-    for (r, row) in rows.iter().enumerate() {
+    let mut values = vec![0f32; columns * width];
+    for (r, row) in rows.chunks_exact(columns).take(width).enumerate() {
         for (k, &x) in row.iter().enumerate() {
-            let at = (k * width + r) * element;
-            store(x, dtype, &mut bytes[at..at + element]);
+            values[k * width + r] = x;
         }
     }
-    bytes
+    stored(&values, dtype)
 }
 
-fn store(x: f32, dtype: DType, to: &mut [u8]) {
+/// Values as they are stored, little-endian.
+fn stored(values: &[f32], dtype: DType) -> Vec<u8> {
+    let mut halves = vec![0u16; values.len()];
     match dtype {
-        DType::F32 => to.copy_from_slice(&x.to_le_bytes()),
-        DType::F16 => to.copy_from_slice(&f16::from_f32(x).to_le_bytes()),
-        DType::BF16 => to.copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
-        DType::I32 => to.copy_from_slice(&(x as i32).to_le_bytes()),
+        DType::F32 => return values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::F16 => halves.reinterpret_cast_mut::<f16>().convert_from_f32_slice(values),
+        DType::BF16 => halves.reinterpret_cast_mut::<bf16>().convert_from_f32_slice(values),
+        DType::I32 => unreachable!("weights are floats"),
     }
+    halves.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
