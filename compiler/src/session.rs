@@ -291,24 +291,32 @@ impl Session {
 }
 
 fn functions(library: &Library, code: &jit::Code) -> Functions {
-    let at = |name: &str| {
-        let found = library.exports.iter().find(|(n, _)| *n == name);
-        code.function(found.expect("every function of the header is emitted").1)
-    };
-    // SAFETY: each function was emitted with exactly this C signature.
+    // SAFETY: each function was emitted with exactly the C signature of its field.
     unsafe {
         Functions {
-            init: std::mem::transmute(at("init")),
-            prefill: std::mem::transmute(at("prefill")),
-            decode: std::mem::transmute(at("decode")),
-            logits: std::mem::transmute(at("logits")),
-            score: std::mem::transmute(at("score")),
-            sample: std::mem::transmute(at("sample")),
-            position: std::mem::transmute(at("position")),
-            truncate: std::mem::transmute(at("truncate")),
-            save: std::mem::transmute(at("save")),
-            load: std::mem::transmute(at("load")),
-            error: std::mem::transmute(at("error")),
+            init: function(library, code, "init"),
+            prefill: function(library, code, "prefill"),
+            decode: function(library, code, "decode"),
+            logits: function(library, code, "logits"),
+            score: function(library, code, "score"),
+            sample: function(library, code, "sample"),
+            position: function(library, code, "position"),
+            truncate: function(library, code, "truncate"),
+            save: function(library, code, "save"),
+            load: function(library, code, "load"),
+            error: function(library, code, "error"),
         }
     }
+}
+
+/// The exported function of that name.
+///
+/// # Safety
+/// `F` is a function pointer type with the signature that the function was emitted with.
+unsafe fn function<F: Copy>(library: &Library, code: &jit::Code, name: &str) -> F {
+    const { assert!(size_of::<F>() == size_of::<*const u8>()) };
+    let found = library.exports.iter().find(|(n, _)| *n == name);
+    let at = code.function(found.expect("every function of the header is emitted").1);
+    // SAFETY: by contract the address is of a function of type `F`.
+    unsafe { std::mem::transmute_copy(&at) }
 }

@@ -7,8 +7,8 @@ use cranelift_codegen::ir::types::*;
 use cranelift_module::DataId;
 use targets::builder::signature;
 use targets::compile::Compiled;
-use targets::frame::{frame, worker};
 use targets::pack::{ALIGN, MAGIC, WeightLayout};
+use targets::records::{frame, worker};
 use targets::sync::record;
 use targets::{Emitter, Func, Kernel, Tuning, Val};
 
@@ -189,7 +189,7 @@ fn emit_run(e: &mut Emitter, parts: &Parts, check_env: &Func, task: &Func) -> Fu
         let vocab = k.i32(parts.state.vocab as i32);
         k.each(k.i64(0), *count << 2, 4, |i| {
             let token = (*tokens + i).load(I32, 0);
-            fail_if(k, token.ult(vocab).not(), E_TOKEN, I32);
+            fail_if(k, !token.ult(vocab), E_TOKEN, I32);
         });
         let scratch = environment.load(I64, env::SCRATCH);
         let workers = workers(k, parts, *environment);

@@ -7,8 +7,8 @@ use cranelift_codegen::ir::types::*;
 use cranelift_module::{DataId, FuncId, Module as Sink};
 use ir::Module;
 use targets::compile::{CompileError, Inputs, compile};
-use targets::frame::{frame, worker};
 use targets::pack::WeightLayout;
+use targets::records::{frame, worker};
 use targets::{Emitter, Listing, Target};
 
 /// How a library is made.

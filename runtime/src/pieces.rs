@@ -19,7 +19,7 @@ pub fn emit(emitter: &mut Emitter<'_>, pieces: Option<&[Vec<u8>]>) -> Func {
             return k.ret(&[k.i32(E_TOKENIZER)]);
         };
         let (token, out, cap) = (args[0], args[1], args[2]);
-        fail_if(k, token.ult(k.i32(vocab)).not(), E_TOKEN, I32);
+        fail_if(k, !token.ult(k.i32(vocab)), E_TOKEN, I32);
         fail_if(k, out.is(0) & cap.is_not(0), E_ARG, I32);
         let entry = k.data(offsets) + (token.uext(I64) << 2);
         let (start, end) = (entry.load_constant(I32, 0), entry.load_constant(I32, 4));

@@ -180,7 +180,7 @@ fn check_blob<'k>(
     let vocab = k.i32(layout.vocab as i32);
     k.each(k.i64(0), position, 1, |i| {
         let token = (from + (i << 2)).load(I32, blob::HEADER_BYTES as i32);
-        damaged_if(token.ult(vocab).not());
+        damaged_if(!token.ult(vocab));
     });
     used
 }

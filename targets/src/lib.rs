@@ -6,13 +6,13 @@ pub mod asm;
 pub mod builder;
 pub mod compile;
 pub mod emit;
-pub mod frame;
 pub mod jit;
 pub mod kernels;
 pub mod math;
 pub mod object;
 pub mod pack;
 pub mod plan;
+pub mod records;
 pub mod sync;
 pub mod target;
 

@@ -2,7 +2,7 @@
 
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
-use crate::frame::{frame, worker};
+use crate::records::{frame, worker};
 use cranelift_codegen::ir::types::*;
 
 /// Emits `barrier(record)`: returns when every worker has called it as often.

@@ -69,13 +69,13 @@ fn emit_sift(emitter: &mut Emitter<'_>) -> Func {
         let hole = k.var(args[2]);
         k.loop_(|| {
             let left = (hole.get() << 1) + 1;
-            k.break_if(left.ult(n).not());
+            k.break_if(!left.ult(n));
             // A lone left child is compared with itself.
             let right = (left + 1).umin(n - 1);
             let (l, r) = (at(keys, left).load(I64, 0), at(keys, right).load(I64, 0));
             let child = l.ult(r).select(right, left);
             let best = l.umax(r);
-            k.break_if(key.ult(best).not());
+            k.break_if(!key.ult(best));
             at(keys, hole.get()).store(0, best);
             hole.set(child);
         });

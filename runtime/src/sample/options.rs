@@ -94,13 +94,13 @@ impl<'k> Options<'k> {
         let open = [self.temperature, self.repeat, self.frequency, self.presence];
         let closed = within(self.top_p, one) & within(self.min_p, one);
         let fine = open.into_iter().fold(closed, |all, x| all & within(x, highest));
-        fail_if(k, fine.not(), E_ARG, I32);
+        fail_if(k, !fine, E_ARG, I32);
     }
 
     /// Whether any penalty is on.
     pub fn penalises(self, k: &'k Kernel<'k>) -> Val<'k> {
         let (zero, one) = (k.f32(0.0), k.f32(1.0));
         let off = self.repeat.feq(one) & self.frequency.feq(zero) & self.presence.feq(zero);
-        off.not()
+        !off
     }
 }

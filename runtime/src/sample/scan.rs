@@ -133,7 +133,7 @@ pub fn emit_top_k(emitter: &mut Emitter<'_>, heap: &Heap, vocab: i64) -> Func {
                 k.if_(threshold.get().flt(raw), || {
                     let key = key(clean(k, raw), i) ^ -1;
                     // The first n are in the heap already; the key of a candidate is its own.
-                    k.if_(key.ult(worst.get()) & i.ult(n).not(), || {
+                    k.if_(key.ult(worst.get()) & !i.ult(n), || {
                         k.call(&heap.sift, &[keys, n, zero, key]);
                         worst.set(keys.load(I64, 0));
                         threshold.set(logit(worst.get() ^ -1));

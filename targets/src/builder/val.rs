@@ -5,7 +5,7 @@ use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{
     AtomicRmwOp, ConstantData, Endianness, InstBuilder, MemFlagsData, Type, Value, types::*,
 };
-use std::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Neg, Shl, Shr, Sub};
+use std::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Neg, Not, Shl, Shr, Sub};
 
 /// An SSA value together with the function that it belongs to.
 #[derive(Clone, Copy)]
@@ -95,6 +95,14 @@ impl<'k> Neg for Val<'k> {
         let v = if float { b.ins().fneg(self.v) } else { b.ins().ineg(self.v) };
         drop(b);
         self.k.wrap(v)
+    }
+}
+
+/// Logical not of a condition.
+impl<'k> Not for Val<'k> {
+    type Output = Val<'k>;
+    fn not(self) -> Val<'k> {
+        self ^ 1
     }
 }
 
@@ -381,11 +389,6 @@ impl<'k> Val<'k> {
     /// `self == other`, false for not-a-number.
     pub fn feq(self, other: Val<'k>) -> Val<'k> {
         self.fcmp(FloatCC::Equal, other)
-    }
-
-    /// Logical not of a condition.
-    pub fn not(self) -> Val<'k> {
-        self ^ 1
     }
 
     /// Whether any lane of a mask is set.

@@ -29,7 +29,10 @@ pub struct Slot {
 impl Slot {
     /// Values of one position that are neighbours: the largest panel width that divides a head.
     pub fn value_width(&self) -> u64 {
-        [32, 16, 8].into_iter().find(|w| self.head % w == 0).expect("a head is a multiple of 8")
+        [32, 16, 8]
+            .into_iter()
+            .find(|w| self.head.is_multiple_of(*w))
+            .expect("a head is a multiple of 8")
     }
 
     /// Bytes from one head's keys (or values) to the next.

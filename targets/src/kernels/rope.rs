@@ -54,7 +54,7 @@ pub fn define(e: &mut Emitter, name: &str, width: u64, head: u64) -> Func {
 
 fn one_head<'k>(k: &'k Kernel<'k>, x: Val<'k>, y: Val<'k>, angles: Val<'k>, head: u64) {
     let half = (head / 2 * 4) as i64;
-    let (ty, step) = if head % 8 == 0 { (F32X4, 16) } else { (F32, 4) };
+    let (ty, step) = if head.is_multiple_of(8) { (F32X4, 16) } else { (F32, 4) };
     k.each(k.i64(0), k.i64(half), step, |i| {
         let (a, b) = ((x + i).load(ty, 0), (x + i).load(ty, half as i32));
         let (cos, sin) = ((angles + i).load(ty, 0), (angles + i).load(ty, half as i32));

@@ -1,0 +1,139 @@
+//! The kernels that a module needs, each emitted once.
+
+use super::Inputs;
+use crate::builder::Func;
+use crate::emit::Emitter;
+use crate::kernels::kv_append::Slot;
+use crate::kernels::{attention, elementwise, embed, kv_append, linear, panel, rms_norm, rope};
+use crate::sync::define_barrier;
+use ir::{DType, Op, Rope, Type};
+use std::collections::HashMap;
+
+/// Kernels by what they are specialised for.
+pub(super) struct Kernels {
+    panels: HashMap<(DType, u64), panel::Panel>,
+    pub(super) linear: HashMap<DType, Func>,
+    pub(super) embed: HashMap<DType, Func>,
+    pub(super) rms_norm: Vec<(rms_norm::Shape, Func)>,
+    pub(super) rope: HashMap<(u64, u64), Func>,
+    pub(super) angles: Vec<(Rope, Func, u64)>,
+    pub(super) kv_append: HashMap<Slot, Func>,
+    pub(super) attention: Vec<(attention::Shape, Func)>,
+    pub(super) silu_mul: Func,
+    pub(super) add: Func,
+    pub(super) barrier: Func,
+}
+
+/// Slot of a cache type, for a context.
+pub fn slot(ty: &Type, context: u64) -> Slot {
+    let Type::Kv { dtype, heads, head } = *ty else { unreachable!("caches have cache types") };
+    Slot { dtype, heads, head, positions: context.next_multiple_of(kv_append::PANEL_POSITIONS) }
+}
+
+pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64) -> Kernels {
+    let mut kernels = Kernels {
+        panels: HashMap::new(),
+        linear: HashMap::new(),
+        embed: HashMap::new(),
+        rms_norm: vec![],
+        rope: HashMap::new(),
+        angles: vec![],
+        kv_append: HashMap::new(),
+        attention: vec![],
+        silu_mul: elementwise::define_silu_mul(e),
+        add: elementwise::define_add(e),
+        barrier: define_barrier(e),
+    };
+    let module = inputs.module;
+    for graph in &module.graphs {
+        for inst in &graph.insts {
+            let types: Vec<Type> = inst.args.iter().map(|a| graph.arg_type(module, *a)).collect();
+            kernels.need(e, inputs, &inst.op, &types, scratch);
+        }
+    }
+    kernels
+}
+
+impl Kernels {
+    fn panel(&mut self, e: &mut Emitter, dtype: DType, width: u64) -> panel::Panel {
+        let made = self.panels.entry((dtype, width));
+        made.or_insert_with(|| panel::define(e, dtype, width)).clone()
+    }
+
+    /// Emits the kernel of an operation unless it is there already.
+    fn need(
+        &mut self,
+        e: &mut Emitter,
+        inputs: &Inputs,
+        op: &Op,
+        types: &[Type],
+        scratch: &mut u64,
+    ) {
+        let context = inputs.module.meta.context;
+        match op {
+            Op::Embed => {
+                let (dtype, _) = types[1].as_weight().expect("verified");
+                self.embed.entry(dtype).or_insert_with(|| embed::define(e, dtype));
+            }
+            Op::Linear => {
+                let (dtype, _) = types[1].as_weight().expect("verified");
+                let panel = self.panel(e, dtype, panel::PANEL_ROWS);
+                self.linear.entry(dtype).or_insert_with(|| linear::define(e, &panel));
+            }
+            Op::RmsNorm { eps, group } => {
+                let shape = rms_norm_shape(*eps, *group, types);
+                if !self.rms_norm.iter().any(|(s, _)| *s == shape) {
+                    let name = format!("rms_norm_{}", self.rms_norm.len());
+                    self.rms_norm.push((shape, rms_norm::define(e, &name, shape)));
+                }
+            }
+            Op::Rope(r) => {
+                let width = types[0].row_width().expect("verified");
+                let name = format!("rope_{width}_{}", r.head);
+                let made = self.rope.entry((width, r.head));
+                made.or_insert_with(|| rope::define(e, &name, width, r.head));
+                self.need_angles(e, r, inputs.chunk, scratch);
+            }
+            Op::KvAppend => {
+                let slot = slot(&types[0], context);
+                let name = format!("kv_append_{}", self.kv_append.len());
+                let made = self.kv_append.entry(slot);
+                made.or_insert_with(|| kv_append::define(e, &name, slot));
+            }
+            Op::Attention { heads, scale } => {
+                let slot = slot(&types[1], context);
+                let shape = attention::Shape { slot, heads: *heads, scale: *scale as f32 };
+                if !self.attention.iter().any(|(s, _)| *s == shape) {
+                    let keys = self.panel(e, slot.dtype, kv_append::PANEL_POSITIONS);
+                    let values = self.panel(e, slot.dtype, slot.value_width());
+                    let name = format!("attention_{}", self.attention.len());
+                    let f = attention::define(e, &name, shape, &keys, &values);
+                    self.attention.push((shape, f));
+                }
+            }
+            Op::Add | Op::SiluMul | Op::Call(_) => {}
+        }
+    }
+
+    fn need_angles(&mut self, e: &mut Emitter, r: &Rope, chunk: u64, scratch: &mut u64) {
+        if self.angles.iter().any(|(known, ..)| known == r) {
+            return;
+        }
+        let n = self.angles.len();
+        let bytes = r.frequencies().iter().flat_map(|f| f.to_le_bytes()).collect();
+        let data = e.constant(&format!("frequencies_{n}"), bytes, 64);
+        let f = rope::define_table(e, &format!("angles_{n}"), r.head, data);
+        self.angles.push((r.clone(), f, *scratch));
+        *scratch += (chunk * r.head * 4).next_multiple_of(64);
+    }
+
+    pub(super) fn angles_at(&self, r: &Rope) -> u64 {
+        self.angles.iter().find(|(known, ..)| known == r).expect("kernels were collected").2
+    }
+}
+
+pub(super) fn rms_norm_shape(eps: f64, group: Option<u64>, types: &[Type]) -> rms_norm::Shape {
+    let width = types[0].row_width().expect("verified");
+    let group = group.unwrap_or(width);
+    rms_norm::Shape { width, group, eps: eps as f32, gain: types.len() == 2 }
+}

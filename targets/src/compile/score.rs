@@ -1,0 +1,78 @@
+//! `score`: `@head` over many rows, its last `linear` taken piece by piece.
+
+use super::CompileError;
+use super::writer::{Scope, Writer};
+use crate::builder::Func;
+use crate::emit::{Emitter, Tuning};
+use crate::kernels::score;
+use crate::plan::{Step, row_stride};
+use crate::records::worker;
+use crate::sync::share;
+use cranelift_codegen::ir::types::*;
+use ir::Op;
+
+/// `score`: `@head` with its last `linear` taken piece by piece. Parameters record, x, targets,
+/// logprobs.
+pub(super) fn define_score(
+    e: &mut Emitter,
+    w: &Writer,
+    scratch: &mut u64,
+) -> Result<Func, CompileError> {
+    let module = w.inputs.module;
+    let last = w.plan.steps.last().copied();
+    let (Some(Step::Inst(index)), true) = (last, w.params_are_rows()) else {
+        return Err(CompileError { what: "@head must end in a linear".into() });
+    };
+    let inst = &w.graph.insts[index];
+    if inst.op != Op::Linear || inst.args.len() != 2 || inst.result != w.graph.result {
+        return Err(CompileError { what: "@head must end in a linear without bias".into() });
+    }
+    let ty = w.graph.arg_type(module, inst.args[1]);
+    let (dtype, dims) = ty.as_weight().expect("verified");
+    let pieces = score::define_pieces(e, &w.kernels.linear[&dtype], module.meta.vocab);
+    let merge = score::define_merge(e, module.meta.vocab);
+    let chosen = *scratch;
+    let partial = (chosen + 4 * w.inputs.chunk).next_multiple_of(64);
+    let count = score::pieces(module.meta.vocab);
+    *scratch = (partial + count * w.inputs.chunk * 8).next_multiple_of(64);
+    let f = e.declare("score_rows", &[I64; 4], &[]);
+    e.define(&f, Tuning::Optimised, |k, args| {
+        let [record, x, targets, logprobs] = args else {
+            unreachable!("four parameters are declared")
+        };
+        let zero = k.i64(0);
+        let mut s = Scope::new(k, *record, zero, vec![*x], zero);
+        for step in &w.plan.steps[..w.plan.steps.len() - 1] {
+            w.step(&mut s, *step);
+        }
+        w.barrier(&mut s);
+        let (chosen, partial) = (s.scratch + chosen as i64, s.scratch + partial as i64);
+        let (first, end) = share(*record, k.i64(count as i64));
+        let args = [
+            w.weight(&s, inst.args[1]),
+            w.at(&s, w.operand(index, 0)),
+            k.i64(dims[1] as i64),
+            k.i64(row_stride(dims[1]) as i64),
+            s.rows,
+            *targets,
+            chosen,
+            partial,
+            record.load(I64, worker::PRIVATE),
+            first,
+            end,
+        ];
+        k.call(&pieces, &args);
+        w.barrier(&mut s);
+        let (first, end) = share(*record, s.rows);
+        k.call(&merge, &[chosen, partial, s.rows, first, end, *logprobs]);
+        w.barrier(&mut s);
+        k.ret(&[]);
+    });
+    Ok(f)
+}
+
+impl Writer<'_> {
+    pub(super) fn params_are_rows(&self) -> bool {
+        self.value_params().all(|v| self.graph.value(v).ty.row_width().is_some())
+    }
+}

@@ -1,0 +1,359 @@
+//! Writing the function of a graph: each step a call of its kernel on this worker's share, with
+//! barriers where one step needs what another worker did.
+
+use super::Inputs;
+use super::kernels::{Kernels, rms_norm_shape, slot};
+use crate::builder::{Kernel, Val};
+use crate::kernels::{attention, kv_append, panel};
+use crate::pack::padded_rows;
+use crate::plan::{GraphPlan, Place, Step, row_stride};
+use crate::records::{frame, worker};
+use crate::sync::share;
+use cranelift_codegen::ir::types::*;
+use ir::{Arg, Graph, Op, Param, Rope, Type, ValueId};
+
+/// How a step is cut into shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// By rows: two such steps in a row need no barrier.
+    Rows,
+    /// Some other way.
+    Other,
+}
+
+/// Memory that steps share, for finding out where barriers are needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    Place(Place),
+    Cache(Arg),
+    Angles,
+    Private,
+}
+
+/// Writes the function of one graph.
+pub(super) struct Writer<'a> {
+    pub(super) inputs: &'a Inputs<'a>,
+    pub(super) kernels: &'a Kernels,
+    pub(super) graph: &'a Graph,
+    pub(super) plan: &'a GraphPlan,
+}
+
+/// Where a function's parameters are while its body is written.
+pub(super) struct Scope<'k> {
+    pub(super) k: &'k Kernel<'k>,
+    pub(super) record: Val<'k>,
+    pub(super) row: Val<'k>,
+    pub(super) params: Vec<Val<'k>>,
+    pub(super) result: Val<'k>,
+    pub(super) scratch: Val<'k>,
+    pub(super) weights: Val<'k>,
+    pub(super) state: Val<'k>,
+    pub(super) rows: Val<'k>,
+    pub(super) position: Val<'k>,
+    /// What steps since the last barrier touched: memory, cut, whether written.
+    since: Vec<(Memory, Cut, bool)>,
+}
+
+impl<'k> Scope<'k> {
+    pub(super) fn new(
+        k: &'k Kernel<'k>,
+        record: Val<'k>,
+        row: Val<'k>,
+        params: Vec<Val<'k>>,
+        result: Val<'k>,
+    ) -> Scope<'k> {
+        let scratch = record.load(I64, worker::FRAME);
+        Scope {
+            k,
+            record,
+            row,
+            params,
+            result,
+            scratch,
+            weights: scratch.load(I64, frame::WEIGHTS),
+            state: scratch.load(I64, frame::STATE),
+            rows: record.load(I64, worker::ROWS),
+            position: record.load(I64, worker::POSITION),
+            since: vec![],
+        }
+    }
+}
+
+impl Writer<'_> {
+    pub(super) fn value_params(&self) -> impl Iterator<Item = ValueId> {
+        self.graph.params.iter().filter_map(|p| match p {
+            Param::Value(v) => Some(*v),
+            Param::Weight(_) | Param::Cache(_) => None,
+        })
+    }
+
+    fn place(&self, v: ValueId) -> Place {
+        self.plan.places[v.0 as usize]
+    }
+
+    /// Address of a value.
+    pub(super) fn at<'k>(&self, s: &Scope<'k>, v: ValueId) -> Val<'k> {
+        match self.place(v) {
+            Place::Param(i) => s.params[i as usize],
+            Place::Result => s.result,
+            Place::Scratch(offset) => s.scratch + offset as i64,
+            Place::None => unreachable!("{} has no address", self.graph.value(v).name),
+        }
+    }
+
+    /// Offset in the row of bindings of a formal: weights take one word, cache slots two.
+    fn binding(&self, formal: Param) -> i32 {
+        let mut at = 0;
+        for param in &self.graph.params {
+            if *param == formal {
+                return at;
+            }
+            at += match param {
+                Param::Value(_) => 0,
+                Param::Weight(_) => 8,
+                Param::Cache(_) => 16,
+            };
+        }
+        unreachable!("formals are parameters")
+    }
+
+    /// Address of a weight.
+    pub(super) fn weight<'k>(&self, s: &Scope<'k>, arg: Arg) -> Val<'k> {
+        match arg {
+            Arg::Weight(id) => s.weights + self.inputs.weights.offset(id) as i64,
+            Arg::FormalWeight(i) => {
+                s.weights + s.row.load_constant(I64, self.binding(Param::Weight(i)))
+            }
+            _ => unreachable!("operand kinds are verified"),
+        }
+    }
+
+    /// Address of an optional weight, or 0.
+    fn optional_weight<'k>(&self, s: &Scope<'k>, arg: Option<&Arg>) -> Val<'k> {
+        arg.map_or_else(|| s.k.i64(0), |a| self.weight(s, *a))
+    }
+
+    /// Addresses of keys and values of a slot.
+    fn cache<'k>(&self, s: &Scope<'k>, arg: Arg) -> (Val<'k>, Val<'k>) {
+        match arg {
+            Arg::Cache(id) => {
+                let (keys, values) = self.inputs.slots[id.0 as usize];
+                (s.state + keys as i64, s.state + values as i64)
+            }
+            Arg::FormalCache(i) => {
+                let at = self.binding(Param::Cache(i));
+                (s.state + s.row.load_constant(I64, at), s.state + s.row.load_constant(I64, at + 8))
+            }
+            _ => unreachable!("operand kinds are verified"),
+        }
+    }
+
+    /// The slot that a cache value stands for.
+    fn cache_of(&self, v: ValueId) -> Arg {
+        let inst = self.graph.insts.iter().find(|i| i.result == v);
+        inst.expect("a cache value comes from kv_append").args[0]
+    }
+
+    fn width(&self, v: ValueId) -> u64 {
+        self.graph.value(v).ty.row_width().expect("verified")
+    }
+
+    pub(super) fn barrier(&self, s: &mut Scope) {
+        let record = s.record;
+        s.k.call(&self.kernels.barrier, &[record]);
+        s.since.clear();
+    }
+
+    /// A barrier if this step meets memory that a step since the last one touched otherwise.
+    fn meet(&self, s: &mut Scope, cut: Cut, reads: &[Memory], writes: &[Memory]) {
+        let conflict = s.since.iter().any(|(memory, before, written)| {
+            let met = writes.contains(memory) || (*written && reads.contains(memory));
+            met && !(cut == Cut::Rows && *before == Cut::Rows)
+        });
+        if conflict {
+            self.barrier(s);
+        }
+        s.since.extend(reads.iter().map(|m| (*m, cut, false)));
+        s.since.extend(writes.iter().map(|m| (*m, cut, true)));
+    }
+
+    /// Tables of rotary angles, once per run.
+    pub(super) fn angles(&self, s: &mut Scope) {
+        for (_, f, offset) in &self.kernels.angles {
+            let (first, end) = share(s.record, s.rows);
+            let table = s.scratch + *offset as i64;
+            s.k.call(f, &[table, first, end, s.position]);
+        }
+        self.meet(s, Cut::Rows, &[], &[Memory::Angles]);
+    }
+
+    pub(super) fn step(&self, s: &mut Scope, step: Step) {
+        let reads: Vec<Memory> =
+            step.reads(self.graph).iter().map(|v| Memory::Place(self.place(*v))).collect();
+        let result = step.result(self.graph);
+        let writes = [Memory::Place(self.place(result))];
+        let index = match step {
+            Step::LinearAdd { linear, residual, .. } => {
+                self.meet(s, Cut::Other, &reads, &writes);
+                return self.linear(s, linear, result, Some(residual));
+            }
+            Step::Inst(i) => i,
+        };
+        let inst = &self.graph.insts[index];
+        match &inst.op {
+            Op::Linear => {
+                self.meet(s, Cut::Other, &reads, &writes);
+                self.linear(s, index, result, None);
+            }
+            Op::Embed | Op::RmsNorm { .. } => {
+                self.meet(s, Cut::Rows, &reads, &writes);
+                self.row_wise(s, index);
+            }
+            Op::Rope(r) => {
+                let reads = [&reads[..], &[Memory::Angles]].concat();
+                self.meet(s, Cut::Rows, &reads, &writes);
+                self.rope(s, index, r);
+            }
+            Op::Add | Op::SiluMul => {
+                self.meet(s, Cut::Other, &reads, &writes);
+                self.element_wise(s, index);
+            }
+            Op::KvAppend => {
+                self.meet(s, Cut::Other, &reads, &[Memory::Cache(inst.args[0])]);
+                self.kv_append(s, index);
+            }
+            Op::Attention { .. } => {
+                let Arg::Value(kv) = inst.args[1] else { unreachable!("verified") };
+                let reads = [&reads[..], &[Memory::Cache(self.cache_of(kv))]].concat();
+                let writes = [&writes[..], &[Memory::Private]].concat();
+                self.meet(s, Cut::Other, &reads, &writes);
+                self.attention(s, index);
+            }
+            Op::Call(_) => unreachable!("only @model calls, and it writes calls itself"),
+        }
+    }
+
+    pub(super) fn operand(&self, index: usize, n: usize) -> ValueId {
+        match self.graph.insts[index].args[n] {
+            Arg::Value(v) => v,
+            _ => unreachable!("operand kinds are verified"),
+        }
+    }
+
+    fn linear(&self, s: &Scope, index: usize, result: ValueId, residual: Option<ValueId>) {
+        let inst = &self.graph.insts[index];
+        let (x, k) = (self.operand(index, 0), s.k);
+        let ty = self.graph.arg_type(self.inputs.module, inst.args[1]);
+        let (dtype, dims) = ty.as_weight().expect("verified");
+        let panels = k.i64((padded_rows(dims[0]) / panel::PANEL_ROWS) as i64);
+        let (first, end) = share(s.record, panels);
+        let args = [
+            self.weight(s, inst.args[1]),
+            self.at(s, x),
+            self.at(s, result),
+            self.optional_weight(s, inst.args.get(2)),
+            residual.map_or_else(|| k.i64(0), |v| self.at(s, v)),
+            k.i64(dims[1] as i64),
+            k.i64(row_stride(dims[1]) as i64),
+            k.i64(row_stride(dims[0]) as i64),
+            s.rows,
+            first,
+            end,
+        ];
+        k.call(&self.kernels.linear[&dtype], &args);
+    }
+
+    fn row_wise(&self, s: &Scope, index: usize) {
+        let inst = &self.graph.insts[index];
+        let (k, x) = (s.k, self.operand(index, 0));
+        let (first, end) = share(s.record, s.rows);
+        let stride = row_stride(self.width(inst.result)) as i64;
+        let y = self.at(s, inst.result) + first * stride;
+        let rows = end - first;
+        match &inst.op {
+            Op::Embed => {
+                let ty = self.graph.arg_type(self.inputs.module, inst.args[1]);
+                let (dtype, dims) = ty.as_weight().expect("verified");
+                let tokens = self.at(s, x) + (first << 2);
+                let table = self.weight(s, inst.args[1]);
+                let args = [table, tokens, y, rows, k.i64(dims[1] as i64), k.i64(stride)];
+                k.call(&self.kernels.embed[&dtype], &args);
+            }
+            Op::RmsNorm { eps, group } => {
+                let types: Vec<Type> =
+                    inst.args.iter().map(|a| self.graph.arg_type(self.inputs.module, *a)).collect();
+                let shape = rms_norm_shape(*eps, *group, &types);
+                let made = self.kernels.rms_norm.iter().find(|(known, _)| *known == shape);
+                let gain = self.optional_weight(s, inst.args.get(1));
+                let x = self.at(s, x) + first * stride;
+                let f = &made.expect("kernels were collected").1;
+                k.call(f, &[x, y, gain, rows, k.i64(stride)]);
+            }
+            _ => unreachable!("row_wise serves embed and rms_norm"),
+        }
+    }
+
+    fn rope(&self, s: &Scope, index: usize, r: &Rope) {
+        let (x, y) = (self.operand(index, 0), self.graph.insts[index].result);
+        let width = self.width(x);
+        let (first, end) = share(s.record, s.rows);
+        let table = s.scratch + self.kernels.angles_at(r) as i64;
+        let stride = s.k.i64(row_stride(width) as i64);
+        let f = &self.kernels.rope[&(width, r.head)];
+        s.k.call(f, &[self.at(s, x), self.at(s, y), table, first, end, stride]);
+    }
+
+    fn element_wise(&self, s: &Scope, index: usize) {
+        let inst = &self.graph.insts[index];
+        let (a, b) = (self.operand(index, 0), self.operand(index, 1));
+        let stride = row_stride(self.width(a)) as i64;
+        // Shares are whole vectors of four.
+        let (first, end) = share(s.record, s.k.i64(stride / 16));
+        let f = if inst.op == Op::Add { &self.kernels.add } else { &self.kernels.silu_mul };
+        let y = self.at(s, inst.result);
+        let (a, b, stride) = (self.at(s, a), self.at(s, b), s.k.i64(stride));
+        s.k.call(f, &[a, b, y, s.rows, stride, first << 4, end << 4]);
+    }
+
+    fn kv_append(&self, s: &Scope, index: usize) {
+        let inst = &self.graph.insts[index];
+        let (keys, values) = self.cache(s, inst.args[0]);
+        let (new_k, new_v) = (self.operand(index, 1), self.operand(index, 2));
+        let slot = slot(
+            &self.graph.arg_type(self.inputs.module, inst.args[0]),
+            self.inputs.module.meta.context,
+        );
+        let panel = kv_append::PANEL_POSITIONS as i64;
+        let before = s.position / panel;
+        let all = (s.position + s.rows - 1) / panel + 1 - before;
+        let (first, end) = share(s.record, all);
+        let stride = s.k.i64(row_stride(self.width(new_k)) as i64);
+        let (new_k, new_v) = (self.at(s, new_k), self.at(s, new_v));
+        let args =
+            [new_k, new_v, keys, values, s.rows, s.position, stride, before + first, before + end];
+        s.k.call(&self.kernels.kv_append[&slot], &args);
+    }
+
+    fn attention(&self, s: &Scope, index: usize) {
+        let inst = &self.graph.insts[index];
+        let Op::Attention { heads, scale } = inst.op else { unreachable!("attention only") };
+        let (q, kv) = (self.operand(index, 0), self.operand(index, 1));
+        let slot = slot(&self.graph.value(kv).ty, self.inputs.module.meta.context);
+        let shape = attention::Shape { slot, heads, scale: scale as f32 };
+        let made = self.kernels.attention.iter().find(|(known, _)| *known == shape);
+        let (keys, values) = self.cache(s, self.cache_of(kv));
+        let args = [
+            self.at(s, q),
+            self.at(s, inst.result),
+            keys,
+            values,
+            s.rows,
+            s.position,
+            s.k.i64(row_stride(self.width(q)) as i64),
+            s.record.load(I64, worker::PRIVATE),
+            s.record.load(I64, worker::INDEX),
+            s.record.load(I64, worker::WORKERS),
+        ];
+        s.k.call(&made.expect("kernels were collected").1, &args);
+    }
+}
