@@ -1,11 +1,16 @@
 //! The table of error codes: one paragraph each, for `ingot explain`.
 //!
-//! `IG01` files and containers, `IG02` architecture and tensors, `IG03` tokenizers.
+//! `IG01` files and containers, `IG02` architecture and tensors, `IG03` tokenizers, `IG04` the
+//! command line, `IG05` IR, passes and emitted code, `IG06` this machine.
 
 use super::{Class, Code};
 
 const fn compile(code: &'static str, text: &'static str) -> Code {
     Code { code, class: Class::Compile, text }
+}
+
+const fn usage(code: &'static str, text: &'static str) -> Code {
+    Code { code, class: Class::Usage, text }
 }
 
 /// Every code, in order.
@@ -132,5 +137,57 @@ pub const CODES: &[Code] = &[
         "IG0303",
         "The tokenizer can produce a token that the model has no embedding for, so a text could \
          index past the embedding table.",
+    ),
+    compile(
+        "IG0304",
+        "The command needs a tokenizer and the model has none: tokenizer.json or tokenizer.model \
+         in its directory, or the tokenizer metadata of a GGUF file. `run --tokens` works on ids.",
+    ),
+    usage(
+        "IG0401",
+        "The command line is well formed but asks for something that cannot be: a number out of \
+         its range for this model, a name that does not exist, flags that do not go together. The \
+         note says what is possible. `ingot help COMMAND` lists every flag.",
+    ),
+    usage(
+        "IG0402",
+        "The target is not to be had: a triple, a CPU or a feature that ingot does not know, or \
+         code for another machine where it must run in this process (run, eval, bench). `ingot \
+         targets` lists what there is.",
+    ),
+    usage(
+        "IG0403",
+        "A text file named on the command line cannot be read, or is not UTF-8. The note is the \
+         operating system's word.",
+    ),
+    compile(
+        "IG0501",
+        "A pass cannot do what was asked of this model. The message names the pass and what would \
+         do.",
+    ),
+    compile(
+        "IG0502",
+        "IR text is refused: it does not parse, breaks rules of the IR, or names tensors that the \
+         checkpoint of --blobs does not hold. All broken rules are listed, each with its line and \
+         the number that ir/README.md explains.",
+    ),
+    compile(
+        "IG0503",
+        "The IR is valid, but there is no code for it: a size or a combination of operations that \
+         the kernels do not cover. The message names the graph and the limit.",
+    ),
+    compile(
+        "IG0504",
+        "The compiled model refused a call while it ran in this process, with a status of its C \
+         interface. Commands check what they are given first, so this is worth a bug report.",
+    ),
+    compile(
+        "IG0601",
+        "A file cannot be written. Files are written under temporary names and renamed once all \
+         are complete, so nothing half-written is left behind.",
+    ),
+    compile(
+        "IG0602",
+        "The system does not give the memory that the model needs in this process.",
     ),
 ];

@@ -4,7 +4,7 @@
 use super::definition::components;
 use serde_json::{Value, json};
 
-/// A known way to cut text; device code has an automaton for each but the last.
+/// A known way to cut text, so that code which is not this crate can do the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// Not at all: SentencePiece.
@@ -17,7 +17,7 @@ pub enum Split {
     Llama3,
     /// Qwen 2: as Llama 3, each digit alone.
     Qwen2,
-    /// Another one, which only the host can run.
+    /// Another one, which only the `tokenizers` crate can follow.
     Other,
 }
 

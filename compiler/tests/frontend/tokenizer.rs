@@ -330,14 +330,16 @@ fn damaged_and_foreign_tokenizers_in_gguf() {
 }
 
 #[test]
-fn the_model_of_the_repository_round_trips_its_text() {
+fn the_models_of_the_repository_round_trip_their_text() {
     let models = root().join("examples/models");
-    let checkpoint = ingot::frontend::open(&models.join("shakespeare")).unwrap();
-    ir::verify(&checkpoint.module).unwrap();
     let text = std::fs::read_to_string(models.join("train/shakespeare.txt")).unwrap();
     let text: String = text.chars().take(20_000).collect();
-    let tokenizer = tokenizer(checkpoint);
-    let tokens = tokenizer.encode(&text, false).unwrap();
-    assert!(tokens.len() < text.len() / 2);
-    assert_eq!(tokenizer.decode(&tokens), text);
+    for name in ["shakespeare", "shakespeare-shared"] {
+        let checkpoint = ingot::frontend::open(&models.join(name)).unwrap();
+        ir::verify(&checkpoint.module).unwrap();
+        let tokenizer = tokenizer(checkpoint);
+        let tokens = tokenizer.encode(&text, false).unwrap();
+        assert!(tokens.len() < text.len() / 2);
+        assert_eq!(tokenizer.decode(&tokens), text);
+    }
 }

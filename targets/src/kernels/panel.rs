@@ -153,7 +153,8 @@ fn accumulate<'k>(
     vectors: u64,
 ) {
     let w = k.var(w);
-    let xs: Vec<Var> = (0..m).map(|t| k.var(x + x_stride * t as i64)).collect();
+    let rows = std::iter::successors(Some(x), |x| Some(*x + x_stride));
+    let xs: Vec<Var> = rows.take(m as usize).map(|x| k.var(x)).collect();
     let one = |unroll: i64| {
         for u in 0..unroll {
             let row: Vec<Val> = (0..vectors)
@@ -184,16 +185,18 @@ fn write<'k>(
     at: i32,
     vectors: u64,
 ) {
-    for (t, row) in sums.chunks(vectors as usize).enumerate() {
-        let offset = y_stride * t as i64;
+    let (mut y, mut residual) = (y, residual);
+    for row in sums.chunks(vectors as usize) {
         for (j, sum) in row.iter().enumerate() {
             let place = at + j as i32 * 16;
             let value = match residual {
-                Some(r) => (r + offset).load(F32X4, place) + sum.get(),
+                Some(r) => r.load(F32X4, place) + sum.get(),
                 None => sum.get(),
             };
-            (y + offset).store(place, value);
+            y.store(place, value);
         }
+        y = y + y_stride;
+        residual = residual.map(|r| r + y_stride);
     }
 }
 
