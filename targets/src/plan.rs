@@ -129,14 +129,36 @@ fn place_values(module: &Module, graph: &Graph, start: u64, rows: u64, plan: &mu
             continue;
         }
         let Some(width) = graph.value(v).ty.row_width() else { continue };
+        let last_read = last[v.0 as usize].max(at);
+        if let Some(place) = in_place(graph, *step, &plan.places)
+            && let Some(own) =
+                live.iter_mut().find(|(start, _, last)| (*start, *last) == (place, at))
+        {
+            own.2 = last_read;
+            plan.places[v.0 as usize] = Place::Scratch(place);
+            continue;
+        }
         let size = rows * row_stride(width);
         let offset = first_fit(&live, start, size);
-        live.push((offset, offset + size, last[v.0 as usize].max(at)));
+        live.push((offset, offset + size, last_read));
         live.sort_unstable();
         plan.places[v.0 as usize] = Place::Scratch(offset);
         plan.end = plan.end.max(offset + size);
     }
     let _ = module;
+}
+
+/// Where a step may leave its result because nothing reads its operand any more: `rope` writes each
+/// row over the one it has read, and so needs no barrier before.
+fn in_place(graph: &Graph, step: Step, places: &[Place]) -> Option<u64> {
+    let Step::Inst(i) = step else { return None };
+    match (&graph.insts[i].op, graph.insts[i].args.first()) {
+        (Op::Rope(_), Some(Arg::Value(x))) => match places[x.0 as usize] {
+            Place::Scratch(at) => Some(at),
+            Place::Param(_) | Place::Result | Place::None => None,
+        },
+        _ => None,
+    }
 }
 
 fn first_fit(live: &[(u64, u64, usize)], start: u64, size: u64) -> u64 {
