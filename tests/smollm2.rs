@@ -30,7 +30,7 @@ fn best() -> (&'static Machine, &'static str) {
 fn a_c_program_says_what_the_reference_says() {
     let (Some(model), Some(prompts)) = (smollm2(), prompts()) else { return };
     for way in [F32, F16, BF16] {
-        way.say(&model, best(), &prompts);
+        way.say(&model, best(), &[""], &prompts);
     }
 }
 
@@ -42,11 +42,11 @@ fn aarch64_says_it_with_the_same_bits() {
     }
     // Emulation is slow: one prompt and a few tokens.
     let few = Way { tokens: 3, ..F16 };
-    let emulated: Vec<Said> = few.say(&model, (&A64, "generic"), &prompts[..1]);
+    let emulated: Vec<Said> = few.say(&model, (&A64, "generic"), &["max"], &prompts[..1]);
     if best().1 == "x86-64-v2" || best().1 == "x86-64" {
         return skipped("no processor with fused multiply-add to compare bits with");
     }
-    assert!(emulated == few.say(&model, best(), &prompts[..1]));
+    assert!(emulated == few.say(&model, best(), &[""], &prompts[..1]));
 }
 
 /// Needs no reference: what the model says is common knowledge.
