@@ -210,7 +210,7 @@ fn stored(values: &[f32], dtype: DType) -> Vec<u8> {
         DType::F32 => return values.iter().flat_map(|x| x.to_le_bytes()).collect(),
         DType::F16 => halves.reinterpret_cast_mut::<f16>().convert_from_f32_slice(values),
         DType::BF16 => halves.reinterpret_cast_mut::<bf16>().convert_from_f32_slice(values),
-        DType::I32 => unreachable!("weights are floats"),
+        DType::I32 | DType::Int(_) => unreachable!("these are floats"),
     }
     halves.iter().flat_map(|x| x.to_le_bytes()).collect()
 }

@@ -111,7 +111,7 @@ impl Kernels {
                     self.attention.push((shape, f));
                 }
             }
-            Op::Add | Op::SiluMul | Op::Call(_) => {}
+            Op::QuantRows { .. } | Op::Add | Op::SiluMul | Op::Call(_) => {}
         }
     }
 

@@ -229,6 +229,7 @@ impl Writer<'_> {
                 self.meet(s, Cut::Other, &reads, &writes);
                 self.attention(s, index);
             }
+            Op::QuantRows { .. } => unreachable!("later"),
             Op::Call(_) => unreachable!("only @model calls, and it writes calls itself"),
         }
     }

@@ -7,6 +7,8 @@ pub mod attention;
 pub mod elementwise;
 pub mod embed;
 pub mod kv_append;
+pub mod int_panel;
+pub mod quant_rows;
 pub mod linear;
 pub mod panel;
 pub mod rms_norm;
