@@ -30,7 +30,11 @@ pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
     check_names(flags)?;
     let mut dumps = Dumps { flags, count: 0 };
     dumps.after("import", &module, true)?;
-    let context = passes::Context { weights: flags.quant.dtype(), cache: flags.kv.dtype() };
+    let context = passes::Context {
+        weights: flags.quant.dtype(),
+        activation_group: flags.quant.activation_group(),
+        cache: flags.kv.dtype(),
+    };
     let mut failed = None;
     passes::run(&mut module, &context, &mut |step| {
         let dumped = match step {

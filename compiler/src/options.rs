@@ -2,7 +2,7 @@
 
 use crate::Error;
 use clap::{Args, ValueEnum};
-use ir::DType;
+use ir::{DType, IntFormat};
 use std::path::PathBuf;
 use targets::Target;
 
@@ -52,6 +52,10 @@ pub enum Quant {
     F16,
     /// The upper half of single precision
     Bf16,
+    /// 8-bit weights, one scale a row; 8-bit activations in groups of 64
+    W8a8,
+    /// 4-bit weights in groups of 32; 8-bit activations in groups of 32
+    W4a8,
 }
 
 /// Formats of the KV cache.
@@ -84,6 +88,17 @@ impl Quant {
             Quant::F32 => DType::F32,
             Quant::F16 => DType::F16,
             Quant::Bf16 => DType::BF16,
+            Quant::W8a8 => DType::Int(IntFormat { bits: 8, group: 0, zero: false }),
+            Quant::W4a8 => DType::Int(IntFormat { bits: 4, group: 32, zero: false }),
+        }
+    }
+
+    /// Group in which activations are quantised.
+    pub fn activation_group(self) -> Option<u32> {
+        match self {
+            Quant::F32 | Quant::F16 | Quant::Bf16 => None,
+            Quant::W8a8 => Some(64),
+            Quant::W4a8 => Some(32),
         }
     }
 }

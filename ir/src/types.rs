@@ -39,7 +39,7 @@ impl IntFormat {
     /// Whether rows of `width` can be cut into groups.
     pub fn fits(self, width: u64) -> bool {
         let group = self.group_of(width);
-        group > 0 && width.is_multiple_of(group)
+        group > 0 && width.is_multiple_of(group) && group.is_multiple_of(16)
     }
 
     /// The format of that name.
@@ -52,6 +52,9 @@ impl IntFormat {
             rest => rest.strip_prefix('g')?.parse().ok().filter(|g| g % 16 == 0 && *g > 0)?,
         };
         let format = IntFormat { bits, group, zero };
+        if zero && group == 0 {
+            return None;
+        }
         // One spelling only: no leading zeros, no signs.
         (format.to_string() == name).then_some(format)
     }

@@ -6,10 +6,12 @@
 //!
 //! # Why it is exact (or how far off)
 //! `f32` is exact. `f16` and `bf16` round to nearest, ties to even: a relative error of 2⁻¹¹ and 2⁻⁸
-//! per element. Arithmetic stays in f32.
+//! per element. Arithmetic stays in f32. Integers round each group by itself: of several scales the
+//! one with the least squared error.
 //!
 //! # Requires
-//! Nothing. An element beyond the range of f16 is refused when the weight is written.
+//! A group that divides every row. An element beyond the range of f16 is refused when the weight is
+//! written.
 //!
 //! # Paper
 //! IEEE 754-2008 (binary16); bfloat16 as in arXiv 1905.12322.
@@ -21,6 +23,16 @@ use ir::{DType, Module, Step, Type};
 pub fn run(module: &mut Module, context: &Context) -> Result<(), PassError> {
     let dtype = context.weights;
     for weight in &mut module.weights {
+        if let (DType::Int(format), [_, columns]) = (dtype, &weight.dims[..])
+            && !format.fits(*columns)
+        {
+            let why = format!(
+                "groups of {format} do not divide the {columns} columns of ${} (\"{}\"); choose a \
+                 group that divides every width of the model",
+                weight.name, weight.blob
+            );
+            return Err(PassError { pass: "select", why });
+        }
         if weight.dims.len() == 2 && weight.dtype != dtype {
             weight.dtype = dtype;
             weight.via.push(Step::Cast(dtype));

@@ -1,7 +1,8 @@
 //! The plan of a graph: its instructions as steps, and where each value lives in scratch.
 
 use crate::kernels::panel::PANEL_ROWS;
-use ir::{Arg, Graph, Module, Op, Param, ValueId};
+use crate::kernels::quant_rows;
+use ir::{Arg, DType, Graph, Module, Op, Param, Type, ValueId};
 
 /// One step: an instruction, or a `linear` with the `add` that takes its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,15 @@ pub struct GraphPlan {
 /// Bytes from row to row of an `f32[T, width]`: whole panels.
 pub fn row_stride(width: u64) -> u64 {
     4 * width.next_multiple_of(PANEL_ROWS)
+}
+
+/// Bytes from row to row of a value that is rows; `None` for one that is not.
+pub fn row_bytes(ty: &Type) -> Option<u64> {
+    match ty.as_rows()? {
+        (DType::F32, width) => Some(row_stride(width)),
+        (DType::Int(format), width) => Some(quant_rows::row_stride(width, format.group_of(width))),
+        _ => None,
+    }
 }
 
 /// Plans a graph whose values may use scratch from `start` on, for up to `rows` rows.
@@ -128,8 +138,8 @@ fn place_values(module: &Module, graph: &Graph, start: u64, rows: u64, plan: &mu
             plan.places[v.0 as usize] = Place::Result;
             continue;
         }
-        let Some(width) = graph.value(v).ty.row_width() else { continue };
-        let size = rows * row_stride(width);
+        let Some(stride) = row_bytes(&graph.value(v).ty) else { continue };
+        let size = (rows * stride).next_multiple_of(64);
         let offset = first_fit(&live, start, size);
         live.push((offset, offset + size, last[v.0 as usize].max(at)));
         live.sort_unstable();

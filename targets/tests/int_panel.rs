@@ -20,7 +20,9 @@ fn noise(n: usize, seed: u64) -> Vec<f32> {
 #[test]
 fn equals_the_reference() {
     for cpu in ["x86-64", "x86-64-v3", "native"] {
-        for name in ["i8g32", "i4g32", "i4g32z", "i8g96", "i8row", "i4row", "i4g16", "i8g64z", "i4g96"] {
+        for name in
+            ["i8g32", "i4g32", "i4g32z", "i8g96", "i8row", "i4row", "i4g16", "i8g64z", "i4g96"]
+        {
             let format = IntFormat::from_name(name).expect("a format");
             let group = if format.group == 0 { 32 } else { u64::from(format.group) };
             check(cpu, format, Shape { format, group });
@@ -35,13 +37,16 @@ fn check(cpu: &str, format: IntFormat, shape: Shape) {
     let matrix = Quantised::round(&tensor, format);
     let mut sink = jit::module(&target);
     let mut e = Emitter::new(&target, &mut sink, "t", false);
-    let (panel, quant) = (int_panel::define(&mut e, shape), quant_rows::define(&mut e, shape.group));
+    let (panel, quant) =
+        (int_panel::define(&mut e, shape), quant_rows::define(&mut e, shape.group));
     let code = jit::Code::new(sink);
     // SAFETY: the functions take the parameters that their docs name.
     let (panel, quant): (
         extern "sysv64" fn(*const u8, *const u8, *mut f32, u64, u64, u64, *const f32, u64),
         extern "sysv64" fn(*const f32, *mut u8, u64, u64, u64, u64),
-    ) = unsafe { (std::mem::transmute(code.function(panel.id)), std::mem::transmute(code.function(quant.id))) };
+    ) = unsafe {
+        (std::mem::transmute(code.function(panel.id)), std::mem::transmute(code.function(quant.id)))
+    };
     let _ = I64;
     let m = 9usize;
     let x = noise(m * columns, 77);
@@ -61,13 +66,19 @@ fn check(cpu: &str, format: IntFormat, shape: Shape) {
                 for row in 0..32 {
                     let n = p * 32 + row;
                     let x = &x[t * columns..][..columns];
-                    let mut expected =
-                        if n < rows { int_panel::reference(&matrix, shape, n, x, target.facts.fma) } else { 0.0 };
+                    let mut expected = if n < rows {
+                        int_panel::reference(&matrix, shape, n, x, target.facts.fma)
+                    } else {
+                        0.0
+                    };
                     if residual {
                         expected += r[t * 32 + row];
                     }
                     let found = y[t * 32 + row];
-                    assert!(found == expected, "{cpu} {format} row {n} token {t}: {found} {expected}");
+                    assert!(
+                        found == expected,
+                        "{cpu} {format} row {n} token {t}: {found} {expected}"
+                    );
                 }
             }
         }

@@ -186,8 +186,5 @@ pub const CODES: &[Code] = &[
         "A file cannot be written. Files are written under temporary names and renamed once all \
          are complete, so nothing half-written is left behind.",
     ),
-    compile(
-        "IG0602",
-        "The system does not give the memory that the model needs in this process.",
-    ),
+    compile("IG0602", "The system does not give the memory that the model needs in this process."),
 ];

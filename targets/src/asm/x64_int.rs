@@ -4,8 +4,8 @@
 //! System V: `rdi` w, `rsi` x, `rdx` y, `rcx` groups, `r8` x_stride, `r9` y_stride, first stack slot
 //! residual.
 
-use super::x64::{BASES, FRAME_BYTES, SAVED, ZMM, finish, row};
 use super::Code;
+use super::x64::{BASES, FRAME_BYTES, SAVED, ZMM, finish, row};
 use crate::kernels::int_panel::{SCALES_BYTES, Shape};
 use crate::kernels::quant_rows::{NEGATIVE_SUM, SCALED_SUM, group_bytes};
 use iced_x86::IcedError;

@@ -439,14 +439,8 @@ impl<'k> Val<'k> {
     /// without such an instruction it is computed as written.
     pub fn dot_i8(self, w: Val<'k>, x: Val<'k>) -> Val<'k> {
         let (low, high) = match self.k.facts.arch {
-            Arch::X64 => (
-                x.swiden_low() * w.uwiden_low(),
-                x.swiden_high() * w.uwiden_high(),
-            ),
-            Arch::A64 => (
-                w.swiden_low() * x.swiden_low(),
-                w.swiden_high() * x.swiden_high(),
-            ),
+            Arch::X64 => (x.swiden_low() * w.uwiden_low(), x.swiden_high() * w.uwiden_high()),
+            Arch::A64 => (w.swiden_low() * x.swiden_low(), w.swiden_high() * x.swiden_high()),
         };
         let low = low.swiden_low().iadd_pairwise(low.swiden_high());
         let high = high.swiden_low().iadd_pairwise(high.swiden_high());

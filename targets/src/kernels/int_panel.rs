@@ -75,10 +75,8 @@ pub fn define(e: &mut Emitter, shape: Shape) -> Func {
         (Arch::X64, false) => &[2, 1],
         (Arch::A64, _) => &[4, 2, 1],
     };
-    let by_rows: Vec<(u64, Func)> = counts
-        .iter()
-        .map(|&m| (m, define_rows(e, &format!("{name}_m{m}"), shape, m)))
-        .collect();
+    let by_rows: Vec<(u64, Func)> =
+        counts.iter().map(|&m| (m, define_rows(e, &format!("{name}_m{m}"), shape, m))).collect();
     let rows = e.declare(&name, &[I64; 8], &[]);
     e.define(&rows, Tuning::Optimised, |k, args| super::panel::many_rows(k, args, &by_rows));
     rows
@@ -271,7 +269,9 @@ fn quads(
     };
     if shape.format.bits == 8 {
         for k in (start..start + shape.group as usize).step_by(4) {
-            bytes.extend(rows.clone().flat_map(|r| (0..4).map(move |i| (r, k + i))).map(|(r, k)| byte(r, k)));
+            bytes.extend(
+                rows.clone().flat_map(|r| (0..4).map(move |i| (r, k + i))).map(|(r, k)| byte(r, k)),
+            );
         }
         return;
     }
