@@ -3,6 +3,10 @@
 //! Everything is written beside its place first and moved there at the end, so a failed build
 //! leaves nothing behind.
 
+mod report;
+
+pub use report::build_and_report;
+
 use crate::Error;
 use crate::model::{Model, prepare};
 use crate::options::ModelFlags;
@@ -18,8 +22,14 @@ use std::path::{Path, PathBuf};
 use targets::{Target, object};
 use tempfile::NamedTempFile;
 
+const EXAMPLES: &str = "\
+Examples:
+  ingot build SmolLM2-135M -o out --name smol
+  ingot build model.gguf -o out --target aarch64-unknown-none -C target-cpu=cortex-a55 -v";
+
 /// Flags of `build`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct BuildFlags {
     /// The model and its code
     #[command(flatten)]
@@ -36,6 +46,12 @@ pub struct BuildFlags {
     /// Weights in the library, or in a file of their own
     #[arg(long, value_enum, default_value_t = Weights::Embed)]
     pub weights: Weights,
+    /// Say how large everything is, also where standard error is no terminal
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Print files and sizes as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Kinds of output.
@@ -125,7 +141,7 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
 }
 
 /// The bytes that each token adds to a text; control tokens add none.
-fn text_pieces(tokenizer: &Tokenizer) -> Vec<Vec<u8>> {
+pub fn text_pieces(tokenizer: &Tokenizer) -> Vec<Vec<u8>> {
     let text = |piece: &Piece| match piece.kind {
         Kind::Control | Kind::Unused => vec![],
         Kind::Normal | Kind::Byte => piece.bytes.clone(),
@@ -303,7 +319,9 @@ fn write_library(
 ) -> io::Result<()> {
     let symbols: Vec<String> =
         library.exports.iter().map(|(export, _)| format!("{name}_{export}")).collect();
-    object::write_archive(to, &format!("{name}.o"), &symbols, |to| {
+    // The name of an archive's member has 15 bytes at most; ours are ASCII.
+    let member = format!("{}.o", &name[..name.len().min(13)]);
+    object::write_archive(to, &member, &symbols, |to| {
         io::copy(&mut object_file.reopen()?, to).map(|_| ())
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::frontend::{self, BlobSource};
-use crate::options::ModelFlags;
+use crate::options::{DumpFlags, ModelFlags};
 use crate::tokenizer::Tokenizer;
 use ir::Module;
 use std::path::{Path, PathBuf};
@@ -27,16 +27,24 @@ pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
     let (mut module, blobs, tokenizer) = open(flags)?;
     set_context(&mut module, flags)?;
     check_chunk(flags)?;
+    let context = flags.quant.context(flags.kv);
+    let all: Vec<&passes::Pass> = passes::PASSES.iter().collect();
+    pipeline(&mut module, &all, &context, &flags.dump)?;
+    Ok(Model { module, blobs, tokenizer, path: flags.model.clone() })
+}
+
+/// Runs passes over a verified module and dumps it as the flags say.
+pub fn pipeline(
+    module: &mut Module,
+    chosen: &[&passes::Pass],
+    context: &passes::Context,
+    flags: &DumpFlags,
+) -> Result<(), Error> {
     check_names(flags)?;
     let mut dumps = Dumps { flags, count: 0 };
-    dumps.after("import", &module, true)?;
-    let context = passes::Context {
-        weights: flags.quant.dtype(),
-        activation_group: flags.quant.activation_group(),
-        cache: flags.kv.dtype(),
-    };
+    dumps.after("import", module, true)?;
     let mut failed = None;
-    passes::run(&mut module, &context, &mut |step| {
+    passes::run(module, chosen, context, &mut |step| {
         let dumped = match step {
             passes::Seen::Before(pass, module) => dumps.before(pass.name, module),
             passes::Seen::After(pass, module, changed) => dumps.after(pass.name, module, changed),
@@ -44,10 +52,7 @@ pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
         failed = failed.take().or(dumped.err());
     })
     .map_err(|e| Error::new("IG0501", e.to_string()))?;
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(Model { module, blobs, tokenizer, path: flags.model.clone() }),
-    }
+    failed.map_or(Ok(()), Err)
 }
 
 fn open(flags: &ModelFlags) -> Result<(Module, BlobSource, Option<Tokenizer>), Error> {
@@ -114,7 +119,7 @@ fn check_chunk(flags: &ModelFlags) -> Result<(), Error> {
 }
 
 /// Names of passes that dumps may ask for.
-fn check_names(flags: &ModelFlags) -> Result<(), Error> {
+fn check_names(flags: &DumpFlags) -> Result<(), Error> {
     let known: Vec<&str> = ["import", "all", "changed"]
         .into_iter()
         .chain(passes::PASSES.iter().map(|p| p.name))
@@ -130,7 +135,7 @@ fn check_names(flags: &ModelFlags) -> Result<(), Error> {
 
 /// Writes dumps: to standard error, or numbered into a folder.
 struct Dumps<'f> {
-    flags: &'f ModelFlags,
+    flags: &'f DumpFlags,
     count: u32,
 }
 

@@ -6,40 +6,52 @@ use ir::{DType, IntFormat};
 use std::path::PathBuf;
 use targets::Target;
 
+/// Headings of `--help`.
+const MODEL: &str = "Model and code";
+const DUMP: &str = "Dumps";
+
 /// Flags that shape the model and its code.
 #[derive(Args, Clone, Debug)]
 pub struct ModelFlags {
     /// Hugging Face directory, GGUF file, or IR text (.ingot, with --blobs)
     pub model: PathBuf,
     /// Checkpoint that an .ingot file takes its tensors and tokenizer from
-    #[arg(long, value_name = "MODEL")]
+    #[arg(help_heading = MODEL, long, value_name = "MODEL")]
     pub blobs: Option<PathBuf>,
     /// Storage format of the weights
-    #[arg(long, value_enum, default_value_t = Quant::F16)]
+    #[arg(help_heading = MODEL, long, value_enum, default_value_t = Quant::F16)]
     pub quant: Quant,
     /// Storage format of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    #[arg(help_heading = MODEL, long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
     /// Positions a conversation may hold [default: the model's, at most 2048]
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = MODEL, long, value_name = "N")]
     pub context: Option<u64>,
     /// Tokens that prefill takes at a time
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(help_heading = MODEL, long, value_name = "N", default_value_t = 64)]
     pub prefill_chunk: u64,
     /// Target triple [default: this machine]
-    #[arg(long, value_name = "TRIPLE")]
+    #[arg(help_heading = MODEL, long, value_name = "TRIPLE")]
     pub target: Option<String>,
     /// Code generation: target-cpu=NAME|native, target-feature=+a,-b, threads=N
-    #[arg(short = 'C', value_name = "KEY=VALUE")]
+    #[arg(help_heading = MODEL, short = 'C', value_name = "KEY=VALUE")]
     pub codegen: Vec<String>,
+    /// The IR on its way
+    #[command(flatten)]
+    pub dump: DumpFlags,
+}
+
+/// Flags that show the IR between passes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DumpFlags {
     /// Print the IR after this pass, `import`, `all` or `changed`
-    #[arg(long, value_name = "PASS")]
+    #[arg(help_heading = DUMP, long, value_name = "PASS")]
     pub dump_after: Vec<String>,
     /// Print the IR before this pass or `all`
-    #[arg(long, value_name = "PASS")]
+    #[arg(help_heading = DUMP, long, value_name = "PASS")]
     pub dump_before: Vec<String>,
     /// Write dumps into this folder as numbered files instead of standard error
-    #[arg(long, value_name = "DIR")]
+    #[arg(help_heading = DUMP, long, value_name = "DIR")]
     pub dump_dir: Option<PathBuf>,
 }
 
@@ -79,7 +91,7 @@ pub struct Codegen {
 }
 
 /// The largest number of workers a library is made for.
-const WORKERS_MAX: u64 = 64;
+pub const WORKERS_MAX: u64 = 64;
 
 impl Quant {
     /// Element type of matrices.
@@ -90,6 +102,15 @@ impl Quant {
             Quant::Bf16 => DType::BF16,
             Quant::W8a8 => DType::Int(IntFormat { bits: 8, group: 0, zero: false }),
             Quant::W4a8 => DType::Int(IntFormat { bits: 4, group: 32, zero: false }),
+        }
+    }
+
+    /// What the pipeline is asked for.
+    pub fn context(self, kv: Kv) -> passes::Context {
+        passes::Context {
+            weights: self.dtype(),
+            activation_group: self.activation_group(),
+            cache: kv.dtype(),
         }
     }
 

@@ -67,15 +67,17 @@ pub enum Seen<'a> {
     After(&'a Pass, &'a Module, bool),
 }
 
-/// Runs the pipeline. After each pass the module is verified; `seen` hears of every step.
+/// Runs the chosen passes in the order given. After each the module is verified; `seen` hears of
+/// every step.
 ///
 /// A module that a pass leaves invalid is a bug of that pass and panics with all violations.
 pub fn run(
     module: &mut Module,
+    chosen: &[&Pass],
     context: &Context,
     seen: &mut dyn FnMut(Seen<'_>),
 ) -> Result<(), PassError> {
-    for pass in PASSES {
+    for pass in chosen {
         seen(Seen::Before(pass, module));
         let before = module.clone();
         (pass.run)(module, context)?;

@@ -2,7 +2,7 @@
 
 use crate::kernels::panel::PANEL_ROWS;
 use crate::kernels::quant_rows;
-use ir::{Arg, DType, Graph, Module, Op, Param, Type, ValueId};
+use ir::{Arg, DType, Graph, Op, Param, Type, ValueId};
 
 /// One step: an instruction, or a `linear` with the `add` that takes its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub fn row_bytes(ty: &Type) -> Option<u64> {
 }
 
 /// Plans a graph whose values may use scratch from `start` on, for up to `rows` rows.
-pub fn plan(module: &Module, graph: &Graph, start: u64, rows: u64) -> GraphPlan {
+pub fn plan(graph: &Graph, start: u64, rows: u64) -> GraphPlan {
     let steps = steps(graph);
     let mut plan = GraphPlan { steps, places: vec![Place::None; graph.values.len()], end: start };
     let mut params = 0;
@@ -69,7 +69,7 @@ pub fn plan(module: &Module, graph: &Graph, start: u64, rows: u64) -> GraphPlan 
             params += 1;
         }
     }
-    place_values(module, graph, start, rows, &mut plan);
+    place_values(graph, start, rows, &mut plan);
     plan
 }
 
@@ -125,7 +125,7 @@ impl Step {
 }
 
 /// First fit by step order: a place is free again after the last step that reads its value.
-fn place_values(module: &Module, graph: &Graph, start: u64, rows: u64, plan: &mut GraphPlan) {
+fn place_values(graph: &Graph, start: u64, rows: u64, plan: &mut GraphPlan) {
     let last_read = |v: ValueId| {
         plan.steps.iter().rposition(|s| s.reads(graph).contains(&v)).unwrap_or(usize::MAX)
     };
@@ -139,14 +139,35 @@ fn place_values(module: &Module, graph: &Graph, start: u64, rows: u64, plan: &mu
             continue;
         }
         let Some(stride) = row_bytes(&graph.value(v).ty) else { continue };
+        let last_read = last[v.0 as usize].max(at);
+        if let Some(place) = in_place(graph, *step, &plan.places)
+            && let Some(own) =
+                live.iter_mut().find(|(start, _, last)| (*start, *last) == (place, at))
+        {
+            own.2 = last_read;
+            plan.places[v.0 as usize] = Place::Scratch(place);
+            continue;
+        }
         let size = (rows * stride).next_multiple_of(64);
         let offset = first_fit(&live, start, size);
-        live.push((offset, offset + size, last[v.0 as usize].max(at)));
+        live.push((offset, offset + size, last_read));
         live.sort_unstable();
         plan.places[v.0 as usize] = Place::Scratch(offset);
         plan.end = plan.end.max(offset + size);
     }
-    let _ = module;
+}
+
+/// Where a step may leave its result because nothing reads its operand any more: `rope` writes each
+/// row over the one it has read, and so needs no barrier before.
+fn in_place(graph: &Graph, step: Step, places: &[Place]) -> Option<u64> {
+    let Step::Inst(i) = step else { return None };
+    match (&graph.insts[i].op, graph.insts[i].args.first()) {
+        (Op::Rope(_), Some(Arg::Value(x))) => match places[x.0 as usize] {
+            Place::Scratch(at) => Some(at),
+            Place::Param(_) | Place::Result | Place::None => None,
+        },
+        _ => None,
+    }
 }
 
 fn first_fit(live: &[(u64, u64, usize)], start: u64, size: u64) -> u64 {

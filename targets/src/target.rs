@@ -15,6 +15,11 @@ pub enum Arch {
     A64,
 }
 
+impl Arch {
+    /// The instruction set that the compiler runs on.
+    pub const HOST: Arch = if cfg!(target_arch = "aarch64") { Arch::A64 } else { Arch::X64 };
+}
+
 /// What kernels may use.
 #[derive(Clone)]
 pub struct Facts {

@@ -60,6 +60,12 @@ pub const CODES: &[Code] = &[
          GGUF: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K.",
     ),
     compile(
+        "IG0109",
+        "The file is of no kind that `ingot inspect` knows: checkpoints (a directory or a .gguf \
+         file), IR text (.ingot), libraries (.a), objects (.o) and packed weights.",
+    ),
+    compile("IG0110", "A library, an object file or packed weights are damaged or cut short."),
+    compile(
         "IG0201",
         "The architecture is not supported. Compiled are decoder-only transformers of the Llama \
          family: LlamaForCausalLM, MistralForCausalLM without a sliding window, \

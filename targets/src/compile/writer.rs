@@ -24,7 +24,8 @@ enum Cut {
 /// Memory that steps share, for finding out where barriers are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Memory {
-    Place(Place),
+    /// Rows of a value: where they are, and bytes from one to the next.
+    Value(Place, u64),
     Cache(Arg),
     Angles,
     Private,
@@ -36,6 +37,21 @@ pub(super) struct Product<'k> {
     pub(super) rows: u64,
     pub(super) steps: u64,
     pub(super) x_stride: u64,
+}
+
+impl Memory {
+    /// Whether both have a byte in common, if values have up to `rows` rows. Places of scratch are
+    /// used again by other values, of other widths, so that they may overlap in part.
+    fn meets(self, other: Memory, rows: u64) -> bool {
+        match (self, other) {
+            (
+                Memory::Value(Place::Scratch(a), a_stride),
+                Memory::Value(Place::Scratch(b), b_stride),
+            ) => a < b + rows * b_stride && b < a + rows * a_stride,
+            (Memory::Value(a, _), Memory::Value(b, _)) => a == b,
+            _ => self == other,
+        }
+    }
 }
 
 /// Writes the function of one graph.
@@ -97,6 +113,11 @@ impl Writer<'_> {
 
     fn place(&self, v: ValueId) -> Place {
         self.plan.places[v.0 as usize]
+    }
+
+    fn memory(&self, v: ValueId) -> Memory {
+        let stride = row_bytes(&self.graph.value(v).ty);
+        Memory::Value(self.place(v), stride.unwrap_or(0))
     }
 
     /// Address of a value.
@@ -179,9 +200,12 @@ impl Writer<'_> {
 
     /// A barrier if this step meets memory that a step since the last one touched otherwise.
     fn meet(&self, s: &mut Scope, cut: Cut, reads: &[Memory], writes: &[Memory]) {
-        let conflict = s.since.iter().any(|(memory, before, written)| {
-            let met = writes.contains(memory) || (*written && reads.contains(memory));
-            met && !(cut == Cut::Rows && *before == Cut::Rows)
+        let rows = self.inputs.chunk;
+        let conflict = s.since.iter().any(|&(memory, before, written)| {
+            let by_rows = cut == Cut::Rows && before == Cut::Rows;
+            // The same rows in the same place: each worker meets only what it did itself.
+            let met = |m: &Memory| m.meets(memory, rows) && !(by_rows && *m == memory);
+            writes.iter().any(met) || (written && reads.iter().any(met))
         });
         if conflict {
             self.barrier(s);
@@ -201,10 +225,9 @@ impl Writer<'_> {
     }
 
     pub(super) fn step(&self, s: &mut Scope, step: Step) {
-        let reads: Vec<Memory> =
-            step.reads(self.graph).iter().map(|v| Memory::Place(self.place(*v))).collect();
+        let reads: Vec<Memory> = step.reads(self.graph).iter().map(|v| self.memory(*v)).collect();
         let result = step.result(self.graph);
-        let writes = [Memory::Place(self.place(result))];
+        let writes = [self.memory(result)];
         let index = match step {
             Step::LinearAdd { linear, residual, .. } => {
                 self.meet(s, Cut::Other, &reads, &writes);

@@ -1,0 +1,117 @@
+//! `build`: the files it writes, and that it writes all of them or none.
+
+use crate::{ingot, json, plain, printed, shared};
+use std::fs;
+use std::path::Path;
+
+/// Names in a folder, sorted.
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_library_and_its_header() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("new/folder");
+    let files = printed(&["build", &plain(), "-o", out.to_str().unwrap()]);
+    assert_eq!(names(&out), ["libshakespeare.a", "shakespeare.h"]);
+    let expected: String =
+        names(&out).iter().map(|n| format!("{}\n", out.join(n).display())).collect();
+    assert_eq!(files, expected);
+
+    let library = out.join("libshakespeare.a");
+    let found = json(&["inspect", library.to_str().unwrap(), "--json"]);
+    let size = |key: &str| found[key].as_u64().unwrap();
+    assert_eq!((found["undefined"].as_array().unwrap().len(), size("writable_bytes")), (0, 0));
+    assert!(size("weights_bytes") > 100_000 && size("code_bytes") > 1_000);
+    assert!(found["exported"].as_array().unwrap().contains(&"shakespeare_prefill".into()));
+    assert!(printed(&["inspect", library.to_str().unwrap()]).contains("undefined  none"));
+}
+
+#[test]
+fn every_kind_of_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let kinds = "lib,header,obj,weights,ir,clif,asm";
+    printed(&["build", &shared(), "-o", out, "--name", "m", "--emit", kinds]);
+    let all = ["libm.a", "m.clif", "m.h", "m.ingot", "m.o", "m.s", "m.weights"];
+    assert_eq!(names(dir.path()), all);
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    assert_eq!(json(&["inspect", &file("m.o"), "--json"])["kind"], "object");
+    let weights = json(&["inspect", &file("m.weights"), "--json"]);
+    assert_eq!((&weights["kind"], &weights["complete"]), (&"weights".into(), &true.into()));
+}
+
+#[test]
+fn weights_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let args = ["build", &plain(), "-o", out, "--name", "m", "--weights", "external", "--json"];
+    let found = json(&args);
+    assert_eq!(names(dir.path()), ["libm.a", "m.h", "m.weights"]);
+    let weights = fs::metadata(dir.path().join("m.weights")).unwrap().len();
+    assert_eq!(found["weights_bytes"], weights);
+    assert!(fs::metadata(dir.path().join("libm.a")).unwrap().len() < weights);
+}
+
+#[test]
+fn sizes_on_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let ended = ingot(&["build", &plain(), "-o", out, "-v"]);
+    let first: Vec<&str> =
+        ended.stderr.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(first, ["code", "tables", "weights", "state", "scratch", "stack"]);
+    assert_eq!(ended.stdout.lines().count(), 2);
+}
+
+#[test]
+fn the_same_bytes_every_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut built = vec![];
+    for out in ["a", "b"] {
+        let out = dir.path().join(out);
+        let target = ["--target", "aarch64-unknown-none"];
+        let args = ["build", &shared(), "-o", out.to_str().unwrap(), "--name", "m"];
+        printed(&[&args[..], &target].concat());
+        built.push((fs::read(out.join("libm.a")).unwrap(), fs::read(out.join("m.h")).unwrap()));
+    }
+    assert!(built[0] == built[1]);
+}
+
+#[test]
+fn long_names_fit_into_an_archive() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "longer_than_a_member_of_an_archive";
+    printed(&["build", &plain(), "-o", dir.path().to_str().unwrap(), "--name", name]);
+    let library = dir.path().join(format!("lib{name}.a"));
+    let found = json(&["inspect", library.to_str().unwrap(), "--json"]);
+    assert!(found["exported"].as_array().unwrap().contains(&format!("{name}_init").into()));
+}
+
+#[test]
+fn a_build_that_fails_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = dir.path().join("broken");
+    fs::create_dir(&broken).unwrap();
+    for name in names(Path::new(&plain())) {
+        fs::copy(Path::new(&plain()).join(&name), broken.join(&name)).unwrap();
+    }
+    // The last element of the last tensor becomes a NaN.
+    let weights = broken.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let end = bytes.len() - 2;
+    bytes[end..].copy_from_slice(&[0, 0x7e]);
+    fs::write(&weights, bytes).unwrap();
+    let out = dir.path().join("out");
+    let ended =
+        ingot(&["build", broken.to_str().unwrap(), "-o", out.to_str().unwrap(), "--name", "m"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
+    assert!(ended.stderr.starts_with("error[IG0211]"), "{}", ended.stderr);
+    assert!(!out.exists() || names(&out).is_empty());
+}

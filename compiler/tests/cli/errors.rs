@@ -1,0 +1,181 @@
+//! What goes wrong: one clear message on standard error, nothing on standard output, and an exit
+//! code that says whose fault it is.
+
+use crate::{ingot, plain};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The program fails with this exit code, and its message has every one of these words.
+#[track_caller]
+fn fails(args: &[&str], code: i32, words: &[&str]) {
+    let ended = ingot(args);
+    assert_eq!((ended.code, ended.stdout.as_str()), (code, ""), "{args:?}: {}", ended.stderr);
+    for word in words {
+        assert!(ended.stderr.contains(word), "{args:?}: no `{word}` in\n{}", ended.stderr);
+    }
+}
+
+#[test]
+fn no_such_model() {
+    for command in ["build", "run", "eval", "bench", "inspect", "tokenize"] {
+        let more: &[&str] = match command {
+            "build" => &["-o", "unused"],
+            "run" | "tokenize" => &["--file=Cargo.toml", "-pword"][(command == "run") as usize..],
+            "eval" => &["--text", "Cargo.toml"],
+            _ => &[],
+        };
+        let more = if command == "tokenize" { &more[..1] } else { more };
+        let args = [&[command, "no/such/model"], more].concat();
+        fails(&args, 1, &["error[IG0101]", "no/such/model"]);
+    }
+    fails(&["run", "Cargo.toml", "-p", "x"], 1, &["error[IG0102]", "GGUF"]);
+    fails(&["inspect", "Cargo.toml"], 1, &["error[IG0109]"]);
+}
+
+#[test]
+fn flags_that_do_not_exist() {
+    let model = plain();
+    fails(&[], 2, &["Usage"]);
+    fails(&["bulid"], 2, &["bulid", "build"]);
+    fails(&["run", &model], 2, &["--prompt"]);
+    fails(&["run", &model, "-p", "x", "--tokens", "1"], 2, &["cannot be used with"]);
+    fails(&["run", &model, "-p", "x", "--quant", "w3"], 2, &["w3", "f16"]);
+    fails(&["run", &model, "-p", "x", "--top-p", "2"], 2, &["0 to 1"]);
+    fails(&["run", &model, "-p", "x", "--temp", "-1"], 2, &["--temp"]);
+    fails(&["run", &model, "-p", "x", "--threads", "0"], 2, &["1..=64"]);
+    fails(&["bench", &model, "--repeat", "0"], 2, &["--repeat"]);
+    fails(&["tokenize", &model], 2, &["TEXT"]);
+}
+
+#[test]
+fn numbers_that_do_not_fit_the_model() {
+    let model = plain();
+    let run = ["run", &model, "--threads", "1", "-p", "x"];
+    for context in ["0", "1000000"] {
+        let args = [&run[..], &["--context", context]].concat();
+        fails(&args, 2, &["error[IG0401]", "--context", "1 to 512"]);
+    }
+    fails(&[&run[..], &["--prefill-chunk", "0"]].concat(), 2, &["error[IG0401]", "4096"]);
+    fails(&["run", &model, "--tokens", "1,1024"], 2, &["error[IG0401]", "1024", "0 to 1023"]);
+    fails(&["run", &model, "-p", ""], 2, &["error[IG0401]", "empty"]);
+    let args = ["run", &model, "--tokens", "1,2,3,4,5", "--context", "4"];
+    fails(&args, 2, &["error[IG0401]", "5 tokens", "holds 4"]);
+    fails(&["bench", &model, "--depth", "500"], 2, &["error[IG0401]", "628 tokens"]);
+    let eval = ["eval", &model, "--text", "Cargo.toml"];
+    fails(&[&eval[..], &["--ctx", "1"]].concat(), 2, &["error[IG0401]", "2 to 512"]);
+    fails(&[&eval[..], &["--tokens", "10"]].concat(), 2, &["error[IG0401]", "no window"]);
+    fails(&["tokenize", &model, "--decode", "12 x"], 2, &["error[IG0401]", "`x`"]);
+}
+
+#[test]
+fn targets_that_are_not_to_be_had() {
+    let model = plain();
+    let run = ["run", &model, "-p", "x"];
+    let foreign = [&run[..], &["--target", "aarch64-unknown-none"]].concat();
+    fails(&foreign, 2, &["error[IG0402]", "another machine", "--target"]);
+    let build = ["build", &model, "-o", "unused"];
+    for (flags, word) in [
+        (["--target", "riscv64gc-unknown-none-elf"], "supported"),
+        (["-C", "target-cpu=pentium"], "known"),
+        (["-C", "target-feature=+warp"], "+warp"),
+    ] {
+        fails(&[&build[..], &flags].concat(), 2, &["error[IG0402]", word, "ingot targets"]);
+    }
+    fails(&[&build[..], &["-C", "speed=high"]].concat(), 2, &["error[IG0401]", "-C speed"]);
+    fails(&[&build[..], &["-C", "threads=0"]].concat(), 2, &["error[IG0401]", "1 to 64"]);
+    fails(&[&build[..], &["--name", "9 lives"]].concat(), 2, &["error[IG0401]", "--name"]);
+    fails(&[&build[..], &["--dump-after", "warp"]].concat(), 2, &["error[IG0401]", "select"]);
+    assert!(!Path::new("unused").exists());
+}
+
+#[test]
+fn a_model_of_another_architecture() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = fs::read_to_string(Path::new(&plain()).join("config.json")).unwrap();
+    let other = config.replace("LlamaForCausalLM", "GPT2LMHeadModel");
+    fs::write(dir.path().join("config.json"), other).unwrap();
+    let model = dir.path().to_str().unwrap();
+    fails(&["inspect", model], 1, &["error[IG0201]", "GPT2LMHeadModel"]);
+}
+
+#[test]
+fn a_model_without_a_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(Path::new(&plain()).join(name), dir.path().join(name)).unwrap();
+    }
+    let model = dir.path().to_str().unwrap();
+    fails(&["run", model, "-p", "x", "--threads", "1"], 1, &["error[IG0304]"]);
+    fails(&["tokenize", model, "x"], 1, &["error[IG0304]"]);
+    let ended = ingot(&["run", model, "--tokens", "1", "-n", "2", "--threads", "1"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn text_that_cannot_be_read() {
+    let model = plain();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("latin1");
+    fs::write(&file, b"caf\xe9").unwrap();
+    fails(&["run", &model, "--prompt-file", "no/file"], 2, &["error[IG0403]", "no/file"]);
+    let args = ["tokenize", &model, "--file", file.to_str().unwrap()];
+    fails(&args, 2, &["error[IG0403]", "UTF-8"]);
+}
+
+#[test]
+fn ir_text_that_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("m.ingot");
+    let path = file.to_str().unwrap();
+    fs::write(&file, "ingot 1\nmodel oops\n").unwrap();
+    fails(&["opt", path], 1, &["error[IG0502]", "m.ingot: 2:"]);
+    fails(&["inspect", path], 1, &["error[IG0502]"]);
+    fails(&["run", path, "-p", "x"], 2, &["error[IG0401]", "--blobs"]);
+    fails(&["opt", path, "--passes", "warp"], 2, &["error[IG0401]", "select"]);
+    let args = ["run", &plain(), "--blobs", &plain(), "-p", "x"];
+    fails(&args, 2, &["error[IG0401]", ".ingot"]);
+}
+
+#[test]
+fn output_that_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let out = file.join("folder");
+    let args = ["build", &plain(), "-o", out.to_str().unwrap()];
+    fails(&args, 1, &["error[IG0601]", "folder"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn libraries_that_are_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in [
+        ("cut.a", &b"!<arch>\nlib/"[..]),
+        ("cut.o", b"\x7fELF\x02\x01"),
+        ("cut.weights", b"INGOTWTS\x01"),
+    ] {
+        let file = dir.path().join(name);
+        fs::write(&file, bytes).unwrap();
+        fails(&["inspect", file.to_str().unwrap()], 1, &["error[IG0110]", name]);
+    }
+}
+
+#[test]
+fn codes_that_do_not_exist() {
+    fails(&["explain", "IG9999"], 2, &["error[IG0401]", "IG9999"]);
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ingot"))
+        .arg("targets")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]));
+}

@@ -1,0 +1,106 @@
+//! The promises of the header, tested from C: memory, stack, refusals, cancelling.
+
+use ingot_tests::folder;
+use ingot_tests::machine::{A64, Language, Machine, words};
+use ingot_tests::model::{SHIPPED, build, shipped};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// A program of `tests/c` with a library, threads included.
+fn program(machine: &Machine, dir: &Path, source: &str) -> PathBuf {
+    let path = format!("tests/c/{source}.c");
+    let inputs = [path.as_str(), "examples/c/pool.c", "libsmol.a", "-pthread"];
+    machine.compile(Language::C, dir, source, &inputs)
+}
+
+/// Every machine that can be had, with the CPUs whose code it runs.
+fn machines() -> Vec<(&'static Machine, Vec<&'static str>)> {
+    let host = Machine::host();
+    let mut machines = vec![(host, Machine::host_cpus())];
+    if !A64.is_host() && A64.available() {
+        machines.push((&A64, vec!["generic"]));
+    }
+    machines
+}
+
+fn line(machine: &Machine, cpu: &str, more: &str) -> String {
+    format!("--name smol --target {} -C target-cpu={cpu} {more}", machine.triple)
+}
+
+/// A small context and small chunks: several of each kind of piece, and little to compute.
+const SMALL: &str = "--context 80 --prefill-chunk 8";
+
+#[test]
+fn exactly_the_memory_of_the_header_is_used_and_garbage_in_it_is_not() {
+    for (machine, cpus) in machines() {
+        for cpu in cpus {
+            for kind in ["--quant f16 --kv f16", "--quant f32 --kv f32"] {
+                let dir = folder();
+                let more = format!("{SMALL} --weights external {kind}");
+                build(&shipped(SHIPPED[1]), dir.path(), &line(machine, cpu, &more));
+                let program = program(machine, dir.path(), "exact");
+                let weights = dir.path().join("smol.weights").display().to_string();
+                // Emulation is slow, and knows nothing of the kind of memory.
+                let runs = [(1, "00"), (2, "ff"), (1, "a5"), (3, "a5")];
+                let runs = &runs[..if machine.is_host() { 4 } else { 2 }];
+                let hash = |(workers, fill): &(u32, &str)| {
+                    let args = [workers.to_string(), fill.into(), weights.clone()];
+                    machine.run(&program, "max", &args)
+                };
+                let hashes: BTreeSet<String> = runs.iter().map(hash).collect();
+                assert_eq!(hashes.len(), 1, "{cpu} {kind}: {hashes:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_arguments_are_refused_and_change_nothing() {
+    for (machine, _) in machines() {
+        let dir = folder();
+        let more = format!("{SMALL} --weights external --target {}", machine.triple);
+        build(&shipped(SHIPPED[1]), dir.path(), &format!("--name smol {more}"));
+        let program = program(machine, dir.path(), "arguments");
+        let weights = dir.path().join("smol.weights").display().to_string();
+        let output = machine.output(&program, "max", &[weights]);
+        let wrong = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && wrong.is_empty(), "{:?}\n{wrong}", output.status);
+    }
+}
+
+#[test]
+fn a_cancelled_call_leaves_the_state_as_it_was() {
+    for (machine, _) in machines() {
+        let dir = folder();
+        let more = format!("{SMALL} --target {}", machine.triple);
+        build(&shipped(SHIPPED[1]), dir.path(), &format!("--name smol {more}"));
+        let program = program(machine, dir.path(), "cancel");
+        for workers in [1, 2] {
+            assert_eq!(machine.run(&program, "max", &words(&[workers])), "");
+        }
+    }
+}
+
+#[test]
+fn no_function_takes_more_stack_than_the_header_says() {
+    for (machine, cpus) in machines() {
+        for cpu in cpus {
+            let dir = folder();
+            build(&shipped(SHIPPED[0]), dir.path(), &line(machine, cpu, ""));
+            let program = program(machine, dir.path(), "stack");
+            let printed = machine.run(&program, "max", &[]);
+            let row = |l: &str| -> Option<(String, u64)> {
+                let (name, bytes) = l.split_once(' ')?;
+                Some((name.into(), bytes.parse().ok()?))
+            };
+            let mut rows: Vec<(String, u64)> = printed.lines().filter_map(row).collect();
+            let (last, bound) = rows.pop().expect("the bound is the last row");
+            assert_eq!(last, "bound");
+            for (name, bytes) in &rows {
+                assert!(*bytes <= bound, "{cpu}: {name} takes {bytes}, more than {bound}");
+            }
+            let most = rows.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
+            assert!(most > bound / 2, "{cpu}: {most} of {bound}: nothing was measured");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What is in a library: nothing undefined, its own names only, the same bytes each time.
+
+use ingot_tests::folder;
+use ingot_tests::machine::{A64, Language, Machine, X64, words};
+use ingot_tests::model::{SHIPPED, build, shipped};
+use ingot_tests::reference::read;
+use object::read::archive::ArchiveFile;
+use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use targets::target::TRIPLES;
+
+const X64_CPUS: &[&str] = &["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "znver4"];
+const A64_CPUS: &[&str] = &["generic", "cortex-a76"];
+
+/// Functions of the header.
+const EXPORTS: [&str; 12] = [
+    "init", "prefill", "decode", "logits", "score", "sample", "position", "truncate", "save",
+    "load", "piece", "error",
+];
+
+/// Largest that the code and tables of a small model may become, bytes.
+const CODE_CEILING: usize = 160 << 10;
+
+fn every_target() -> Vec<(&'static str, &'static str)> {
+    let cpus = |triple: &str| if triple.starts_with("x86_64") { X64_CPUS } else { A64_CPUS };
+    let triples = TRIPLES.iter().map(|(name, _)| *name);
+    triples.flat_map(|t| cpus(t).iter().map(move |cpu| (t, *cpu))).collect()
+}
+
+/// The one member of an archive.
+fn member(archive: &[u8]) -> Vec<u8> {
+    let file = ArchiveFile::parse(archive).expect("an archive");
+    let members: Vec<_> = file.members().map(|m| m.expect("readable")).collect();
+    assert_eq!(members.len(), 1);
+    members[0].data(archive).expect("whole").to_vec()
+}
+
+fn check_object(what: &str, bytes: &[u8], name: &str) {
+    let file = object::File::parse(bytes).expect("an object");
+    let named = || file.symbols().filter(|s| s.name().is_ok_and(|n| !n.is_empty()));
+    let undefined: Vec<&str> =
+        named().filter(|s| s.is_undefined()).filter_map(|s| s.name().ok()).collect();
+    assert!(undefined.is_empty(), "{what}: {undefined:?}");
+
+    let global = named().filter(|s| s.is_global() && s.kind() != SymbolKind::File);
+    let global: BTreeSet<String> = global.filter_map(|s| s.name().ok()).map(String::from).collect();
+    let exports: BTreeSet<String> = EXPORTS.iter().map(|e| format!("{name}_{e}")).collect();
+    assert_eq!(global, exports, "{what}");
+
+    let sections: Vec<&str> = file.sections().filter_map(|s| s.name().ok()).collect();
+    assert!(sections.contains(&".note.GNU-stack"), "{what}: no executable stack: {sections:?}");
+    let writable = sections.iter().find(|s| s.starts_with(".data") || s.starts_with(".bss"));
+    assert!(writable.is_none(), "{what}: no globals: {writable:?}");
+}
+
+fn code_bytes(bytes: &[u8]) -> usize {
+    let file = object::File::parse(bytes).expect("an object");
+    let sections = file.sections().filter(|s| s.name() != Ok(".rodata.weights"));
+    sections.map(|s| s.size() as usize).sum()
+}
+
+fn library(model: &Path, dir: &Path, line: &str) -> (Vec<u8>, Vec<u8>) {
+    build(model, dir, &format!("--name smol {line}"));
+    let read = |file: &str| fs::read(dir.join(file)).expect("it was written");
+    (read("libsmol.a"), read("smol.h"))
+}
+
+#[test]
+fn nothing_is_undefined_on_any_target() {
+    let model = shipped(SHIPPED[1]);
+    for (triple, cpu) in every_target() {
+        for quant in ["f32", "f16", "bf16"] {
+            let dir = folder();
+            let line = format!("--target {triple} -C target-cpu={cpu} --quant {quant}");
+            let (archive, _) = library(&model, dir.path(), &line);
+            let object = member(&archive);
+            check_object(&line, &object, "smol");
+            let bytes = code_bytes(&object);
+            assert!(bytes < CODE_CEILING, "{line}: {bytes} bytes beside the weights");
+        }
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    for model in SHIPPED.map(shipped) {
+        for triple in [X64.triple, A64.triple] {
+            let (one, two) = (folder(), folder());
+            let line = format!("--target {triple}");
+            assert!(library(&model, one.path(), &line) == library(&model, two.path(), &line));
+            let archive = fs::read(one.path().join("libsmol.a")).expect("it was written");
+            let here = one.path().to_string_lossy().into_owned();
+            let found = archive.windows(here.len()).any(|w| w == here.as_bytes());
+            assert!(!found, "a path of the machine that built it");
+        }
+    }
+}
+
+#[test]
+fn two_models_are_one_program() {
+    let models = SHIPPED.map(shipped);
+    let [first, second] = models.each_ref().map(|m| read(&m.join("reference.json")).remove(0));
+    assert_eq!(first.ids, second.ids, "both references have the same prompts");
+    for machine in [Machine::host(), &A64].into_iter().filter(|m| m.available()) {
+        let dir = folder();
+        for (model, name) in models.iter().zip(["first", "second"]) {
+            let line = format!("--name {name} --target {}", machine.triple);
+            build(model, dir.path(), &line);
+        }
+        let inputs = ["tests/c/two.c", "libfirst.a", "libsecond.a"];
+        let program = machine.compile(Language::C, dir.path(), "two", &inputs);
+        let args = words(&[&[10], &first.ids[..]].concat());
+        let printed = machine.run(&program, "max", &args);
+        let tokens: Vec<Vec<&str>> =
+            printed.lines().map(|l| l.split_whitespace().collect()).collect();
+        assert_eq!(tokens, [words(&first.greedy[..10]), words(&second.greedy[..10])]);
+    }
+}
