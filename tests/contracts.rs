@@ -44,7 +44,7 @@ fn exactly_the_memory_of_the_header_is_used_and_garbage_in_it_is_not() {
                 let runs = [(1, "00"), (2, "ff"), (1, "a5"), (3, "a5")];
                 let runs = &runs[..if machine.is_host() { 4 } else { 2 }];
                 let hash = |(workers, fill): &(u32, &str)| {
-                    let args = [workers.to_string(), fill.into(), weights.clone()];
+                    let args = [workers.to_string(), fill.to_string(), weights.clone()];
                     machine.run(&program, "max", &args)
                 };
                 let hashes: BTreeSet<String> = runs.iter().map(hash).collect();

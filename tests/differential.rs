@@ -1,9 +1,13 @@
 //! Emitted code against the reference interpreter, on small random models.
 
+use ingot::model::prepare;
 use ingot::session::Session;
+use ingot_tests::machine::Machine;
+use ingot_tests::model::{SHIPPED, flags, shipped};
 use ir::sample::{Sample, Seeded};
 use ir::{DType, Interpreter, Module};
 use runtime::Options;
+use std::path::Path;
 use targets::Target;
 
 fn options() -> Options {
@@ -34,10 +38,9 @@ fn distance(found: &[f32], expected: &[f32]) -> f32 {
 }
 
 fn cpus() -> Vec<Target> {
-    ["x86-64", "x86-64-v3", "native"]
-        .iter()
-        .map(|cpu| Target::new("x86_64-unknown-linux-gnu", Some(cpu), "").expect("known"))
-        .collect()
+    let cpus = Machine::host_cpus().into_iter();
+    let target = |cpu| Target::new(Machine::host().triple, Some(cpu), "").expect("known");
+    cpus.chain(["native"]).map(target).collect()
 }
 
 fn shapes() -> Vec<(&'static str, Sample)> {
@@ -68,6 +71,40 @@ fn logits_agree_with_the_interpreter() {
             let found = session.logits().expect("there are logits");
             let d = distance(found, expected);
             assert!(d < 1e-4, "{name} on {}: {d}", target.cpu);
+        }
+    }
+}
+
+/// The shipped models, as text prepares them: how `ingot build` is asked, and the distance allowed.
+const WAYS: [(&str, f32); 4] = [
+    ("--quant f32 --kv f32", 1e-4),
+    ("--quant f16 --kv f32", 1e-4),
+    ("--quant bf16 --kv f32", 1e-4),
+    // A key or value at the border between two halves may be rounded to either.
+    ("--quant f16 --kv f16", 1e-3),
+];
+
+#[test]
+fn shipped_models_agree_with_the_interpreter() {
+    for path in SHIPPED.map(shipped) {
+        for (line, limit) in WAYS {
+            let flags = flags(&path, Path::new("unused"), line).model;
+            let model = prepare(&flags).expect("a model that ships");
+            let prompt = tokens(&model.module, 45);
+            let mut interpreter = Interpreter::new(&model.module, &model.blobs).expect("runs");
+            let expected = interpreter.run(&prompt).expect("fits");
+            for target in cpus() {
+                let options = Options { chunk: 16, ..options() };
+                let session =
+                    Session::new(&model.module, &model.blobs, &target, &options, 1, &|_| {});
+                let mut session = session.expect("compiles");
+                session.reset().expect("starts");
+                for (t, row) in expected.chunks(model.module.meta.vocab as usize).enumerate() {
+                    session.decode(prompt[t] as i32).expect("fits");
+                    let d = distance(session.logits().expect("there are logits"), row);
+                    assert!(d < limit, "{line} on {}: {d} at token {t}", target.cpu);
+                }
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ mod divergence;
 mod windows;
 
 use crate::host::{self, Host, HostFlags, refused};
-use crate::options::{Kv, Quant};
+use crate::options::{DumpFlags, Kv, Quant};
 use crate::run::{need_tokenizer, read_text};
 use crate::{Error, output, progress};
 use clap::{Args, ValueEnum};
@@ -80,6 +80,7 @@ pub fn eval(flags: &EvalFlags) -> Result<(), Error> {
         Some(quant) => {
             let mut other = flags.host.clone();
             (other.model.quant, other.model.kv) = (quant, Kv::F32);
+            other.model.dump = DumpFlags::default();
             let mut reference = host::start(&other)?;
             let found = divergence(&mut host, &mut reference, &windows, flags.kl_tokens);
             Some(found.map_err(refused)?)

@@ -3,6 +3,7 @@
 pub mod machine;
 pub mod model;
 pub mod reference;
+pub mod said;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -48,7 +48,7 @@ pub struct RunFlags {
 #[group(required = true, multiple = false)]
 pub struct PromptFlags {
     /// Text to continue
-    #[arg(short, long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: Option<String>,
     /// File with the text to continue, - for standard input
     #[arg(long, value_name = "FILE")]

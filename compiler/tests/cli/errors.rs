@@ -74,6 +74,11 @@ fn targets_that_are_not_to_be_had() {
     let run = ["run", &model, "-p", "x"];
     let foreign = [&run[..], &["--target", "aarch64-unknown-none"]].concat();
     fails(&foreign, 2, &["error[IG0402]", "another machine", "--target"]);
+    #[cfg(target_arch = "x86_64")]
+    if !std::arch::is_x86_feature_detected!("avxvnni") {
+        let newer = [&run[..], &["-C", "target-feature=+avxvnni"]].concat();
+        fails(&newer, 2, &["error[IG0402]", "no avxvnni"]);
+    }
     let build = ["build", &model, "-o", "unused"];
     for (flags, word) in [
         (["--target", "riscv64gc-unknown-none-elf"], "supported"),
