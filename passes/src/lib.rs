@@ -11,12 +11,12 @@ use ir::{DType, Module, verify};
 /// What the user asked for, as far as passes need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
-    /// Storage format of matrices.
-    pub weights: DType,
+    /// Storage format of matrices; `None` leaves them as they are.
+    pub weights: Option<DType>,
     /// Group in which rows are quantised where they meet integers; `None` leaves them in f32.
     pub activation_group: Option<u32>,
-    /// Storage format of the KV cache.
-    pub cache: DType,
+    /// Storage format of the KV cache; `None` leaves it as it is.
+    pub cache: Option<DType>,
 }
 
 /// A pass that cannot do what was asked.
