@@ -76,12 +76,15 @@ fn logits_agree_with_the_interpreter() {
 }
 
 /// The shipped models, as text prepares them: how `ingot build` is asked, and the distance allowed.
-const WAYS: [(&str, f32); 4] = [
+const WAYS: [(&str, f32); 6] = [
     ("--quant f32 --kv f32", 1e-4),
     ("--quant f16 --kv f32", 1e-4),
     ("--quant bf16 --kv f32", 1e-4),
     // A key or value at the border between two halves may be rounded to either.
     ("--quant f16 --kv f16", 1e-3),
+    // An activation at the border between two integers may be rounded to either.
+    ("--quant w8a8 --kv f32", 3e-2),
+    ("--quant w4a8 --kv f32", 3e-2),
 ];
 
 #[test]

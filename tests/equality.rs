@@ -67,8 +67,13 @@ fn follow(session: &mut Session) -> Vec<Bits> {
     all
 }
 
-const FORMATS: [&str; 3] =
-    ["--quant f16 --kv f16", "--quant f32 --kv f32", "--quant bf16 --kv f16"];
+const FORMATS: [&str; 5] = [
+    "--quant f16 --kv f16",
+    "--quant f32 --kv f32",
+    "--quant bf16 --kv f16",
+    "--quant w8a8 --kv f16",
+    "--quant w4a8 --kv f16",
+];
 
 /// The best CPU that code can be made for here.
 fn best() -> &'static str {

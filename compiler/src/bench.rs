@@ -230,16 +230,16 @@ impl Figures {
         }
         let what = format!("first token of {FIRST_PROMPT}");
         rows.push(self.first.row(what, "ms", String::new()));
-        let shape = &flags.host.model;
+        let [weights, cache] = flags.host.model.formats();
         let [before, after] = self.machine_gb;
         format!(
             "{}: weights {} ({:.1} MB), KV cache {}, {} threads, depth {}\n{}\
              this machine reads {before:.1} GB/s before, {after:.1} GB/s after\n\
              started in {:.0} ms\n",
             host.model.path.display(),
-            shape.quant.dtype(),
+            weights,
             host.session.weights_bytes() as f64 / 1e6,
-            shape.kv.dtype(),
+            cache,
             host.threads,
             flags.depth,
             output::table(&rows),
@@ -267,8 +267,8 @@ impl Figures {
         });
         json!({
             "model": host.model.path,
-            "quant": flags.host.model.quant.dtype().name(),
-            "kv": flags.host.model.kv.dtype().name(),
+            "quant": flags.host.model.formats()[0],
+            "kv": flags.host.model.formats()[1],
             "context": host.model.module.meta.context,
             "threads": host.threads,
             "depth": flags.depth,

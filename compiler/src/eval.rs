@@ -79,7 +79,7 @@ pub fn eval(flags: &EvalFlags) -> Result<(), Error> {
         None => None,
         Some(quant) => {
             let mut other = flags.host.clone();
-            (other.model.quant, other.model.kv) = (quant, Kv::F32);
+            (other.model.quant, other.model.kv) = (Some(quant), Some(Kv::F32));
             other.model.dump = DumpFlags::default();
             let mut reference = host::start(&other)?;
             let found = divergence(&mut host, &mut reference, &windows, flags.kl_tokens);
@@ -219,7 +219,7 @@ impl Report<'_> {
     fn json(&self) -> Result<(), Error> {
         let against = self.distance.as_ref().zip(self.flags.against).map(|(d, against)| {
             json!({
-                "quant": against.dtype().name(),
+                "quant": against.dtype().to_string(),
                 "tokens": d.count,
                 "kl_mean": d.mean,
                 "kl_p99": d.percentile_99,
@@ -231,8 +231,8 @@ impl Report<'_> {
         output::json(&json!({
             "model": self.host.model.path,
             "text": self.flags.text,
-            "quant": self.flags.host.model.quant.dtype().name(),
-            "kv": self.flags.host.model.kv.dtype().name(),
+            "quant": self.flags.host.model.formats()[0],
+            "kv": self.flags.host.model.formats()[1],
             "scheme": scheme.as_ref().map(|s| s.get_name()),
             "windows": self.windows,
             "tokens": self.score.count,

@@ -63,7 +63,7 @@ pub fn start(flags: &HostFlags) -> Result<Host, Error> {
         embed: false,
         keep_text: false,
     };
-    let bytes = targets::pack::WeightLayout::new(&model.module).bytes;
+    let bytes = targets::pack::WeightLayout::new(&model.module, targets::Arch::HOST).bytes;
     let bar = progress::bytes("packing weights", bytes);
     let heard = |n| bar.set_position(n);
     let session = Session::new(&model.module, &model.blobs, &target, &options, threads, &heard);

@@ -27,7 +27,7 @@ pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
     let (mut module, blobs, tokenizer) = open(flags)?;
     set_context(&mut module, flags)?;
     check_chunk(flags)?;
-    let context = passes::Context { weights: flags.quant.dtype(), cache: flags.kv.dtype() };
+    let context = flags.context();
     let all: Vec<&passes::Pass> = passes::PASSES.iter().collect();
     pipeline(&mut module, &all, &context, &flags.dump)?;
     Ok(Model { module, blobs, tokenizer, path: flags.model.clone() })
@@ -56,7 +56,7 @@ pub fn pipeline(
 }
 
 fn open(flags: &ModelFlags) -> Result<(Module, BlobSource, Option<Tokenizer>), Error> {
-    if flags.model.extension().is_none_or(|e| e != "ingot") {
+    if !flags.is_text() {
         if flags.blobs.is_some() {
             return Err(Error::new("IG0401", "--blobs is for .ingot models only"));
         }

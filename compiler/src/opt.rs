@@ -1,10 +1,10 @@
 //! `ingot opt`: IR text in, passes, IR text out. Without passes it checks and formats.
 
 use crate::model::{pipeline, read_text};
-use crate::options::{DumpFlags, Kv, Quant};
+use crate::options::{DumpFlags, Kv, Quant, context};
 use crate::{Error, output};
 use clap::Args;
-use passes::{Context, PASSES, Pass};
+use passes::{PASSES, Pass};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -24,12 +24,12 @@ pub struct OptFlags {
     /// Run no pass: check the text and format it
     #[arg(long)]
     pub no_passes: bool,
-    /// Storage format of the weights
-    #[arg(long, value_enum, default_value_t = Quant::F16)]
-    pub quant: Quant,
-    /// Storage format of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
-    pub kv: Kv,
+    /// Storage format of the weights [default: as it stands]
+    #[arg(long, value_enum)]
+    pub quant: Option<Quant>,
+    /// Storage format of the KV cache [default: as it stands]
+    #[arg(long, value_enum)]
+    pub kv: Option<Kv>,
     /// The IR on its way
     #[command(flatten)]
     pub dump: DumpFlags,
@@ -39,7 +39,7 @@ pub struct OptFlags {
 pub fn opt(flags: &OptFlags) -> Result<(), Error> {
     let chosen = chosen(flags)?;
     let mut module = read_text(&flags.file)?;
-    let context = Context { weights: flags.quant.dtype(), cache: flags.kv.dtype() };
+    let context = context(flags.quant, flags.kv);
     pipeline(&mut module, &chosen, &context, &flags.dump)?;
     output::print(&module.to_string())
 }

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use clap::{Args, ValueEnum};
-use ir::DType;
+use ir::{DType, IntFormat};
 use std::path::PathBuf;
 use targets::Target;
 
@@ -18,12 +18,12 @@ pub struct ModelFlags {
     /// Checkpoint that an .ingot file takes its tensors and tokenizer from
     #[arg(help_heading = MODEL, long, value_name = "MODEL")]
     pub blobs: Option<PathBuf>,
-    /// Storage format of the weights
-    #[arg(help_heading = MODEL, long, value_enum, default_value_t = Quant::F16)]
-    pub quant: Quant,
-    /// Storage format of the KV cache
-    #[arg(help_heading = MODEL, long, value_enum, default_value_t = Kv::F16)]
-    pub kv: Kv,
+    /// Storage format of the weights [default: f16; as it stands in IR text]
+    #[arg(help_heading = MODEL, long, value_enum)]
+    pub quant: Option<Quant>,
+    /// Storage format of the KV cache [default: f16; as it stands in IR text]
+    #[arg(help_heading = MODEL, long, value_enum)]
+    pub kv: Option<Kv>,
     /// Positions a conversation may hold [default: the model's, at most 2048]
     #[arg(help_heading = MODEL, long, value_name = "N")]
     pub context: Option<u64>,
@@ -64,6 +64,10 @@ pub enum Quant {
     F16,
     /// The upper half of single precision
     Bf16,
+    /// 8-bit weights, one scale a row; 8-bit activations in groups of 64
+    W8a8,
+    /// 4-bit weights in groups of 32; 8-bit activations in groups of 32
+    W4a8,
 }
 
 /// Formats of the KV cache.
@@ -96,6 +100,17 @@ impl Quant {
             Quant::F32 => DType::F32,
             Quant::F16 => DType::F16,
             Quant::Bf16 => DType::BF16,
+            Quant::W8a8 => DType::Int(IntFormat { bits: 8, group: 0, zero: false }),
+            Quant::W4a8 => DType::Int(IntFormat { bits: 4, group: 32, zero: false }),
+        }
+    }
+
+    /// Group in which activations are quantised.
+    pub fn activation_group(self) -> Option<u32> {
+        match self {
+            Quant::F32 | Quant::F16 | Quant::Bf16 => None,
+            Quant::W8a8 => Some(64),
+            Quant::W4a8 => Some(32),
         }
     }
 }
@@ -110,7 +125,36 @@ impl Kv {
     }
 }
 
+/// What the pipeline is asked for.
+pub fn context(quant: Option<Quant>, kv: Option<Kv>) -> passes::Context {
+    passes::Context {
+        weights: quant.map(Quant::dtype),
+        activation_group: quant.and_then(Quant::activation_group),
+        cache: kv.map(Kv::dtype),
+    }
+}
+
 impl ModelFlags {
+    /// What the pipeline is asked for; a checkpoint becomes f16 unless the user says otherwise.
+    pub fn context(&self) -> passes::Context {
+        if self.is_text() {
+            return context(self.quant, self.kv);
+        }
+        context(self.quant.or(Some(Quant::F16)), self.kv.or(Some(Kv::F16)))
+    }
+
+    /// Whether the model is IR text.
+    pub fn is_text(&self) -> bool {
+        self.model.extension().is_some_and(|e| e == "ingot")
+    }
+
+    /// Formats of weights and cache, in words.
+    pub fn formats(&self) -> [String; 2] {
+        let name = |dtype: Option<DType>| dtype.map_or("as written".into(), |d| d.to_string());
+        let context = self.context();
+        [name(context.weights), name(context.cache)]
+    }
+
     /// The `-C` options, read.
     pub fn codegen(&self) -> Result<Codegen, Error> {
         let mut codegen = Codegen { cpu: None, features: String::new(), max_workers: 8 };

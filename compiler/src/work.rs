@@ -118,7 +118,7 @@ mod tests {
     fn a_shared_layer_counts_as_often_as_it_is_called() {
         let count = |sample: Sample| {
             let module = sample.module().expect("a valid sample");
-            work(&module, &WeightLayout::new(&module))
+            work(&module, &WeightLayout::new(&module, targets::Arch::HOST))
         };
         let base = Sample { head: 8, width: 32, inner: 64, vocab: 96, ..Sample::default() };
         let (once, twice) = (count(base.clone()), count(Sample { shared: 2, ..base.clone() }));

@@ -8,7 +8,9 @@
 
 mod ops;
 
-use self::ops::{KvHead, Slot, attend, embed, linear, rms_norm, rope, silu_mul, stored, zip};
+use self::ops::{
+    KvHead, Slot, attend, embed, linear, quant_rows, rms_norm, rope, silu_mul, stored, zip,
+};
 use crate::module::{Arg, Graph, GraphId, Inst, Module, Param, ValueId};
 use crate::op::Op;
 use crate::types::Type;
@@ -187,6 +189,7 @@ impl<'m> Interpreter<'m> {
                 let bias = args.get(2).map(|&bias| &self.weight(frame, bias).data[..]);
                 Data::Rows(linear(x(), self.weight(frame, args[1]), bias))
             }
+            Op::QuantRows { group } => Data::Rows(quant_rows(x(), *group as usize)),
             Op::Rope(r) => Data::Rows(rope(x(), frame.ints(args[1]), width(), r)),
             Op::KvAppend => self.kv_append(frame, args),
             Op::Attention { heads, scale } => self.attention(frame, args, *heads as usize, *scale),

@@ -3,7 +3,7 @@
 
 use crate::module::{Arg, Graph, Module, Param};
 use crate::op::{Op, Rope, RopeScaling};
-use crate::types::{DType, Dim, Type};
+use crate::types::{DType, Dim, IntFormat, Type};
 use std::fmt;
 
 /// Why an operation has no type: the rule and what was found.
@@ -49,6 +49,7 @@ pub fn infer(module: &Module, graph: &Graph, op: &Op, args: &[Arg]) -> Result<Ty
         Op::Embed => infer_embed(&types),
         Op::RmsNorm { eps, group } => infer_rms_norm(*eps, *group, &types),
         Op::Linear => infer_linear(&types),
+        Op::QuantRows { group } => infer_quant_rows(*group, &types),
         Op::Rope(rope) => infer_rope(rope, &types),
         Op::KvAppend => infer_kv_append(&types),
         Op::Attention { heads, scale } => infer_attention(*heads, *scale, &types),
@@ -63,6 +64,7 @@ fn kinds(op: &Op) -> &'static str {
         Op::Embed => "vw",
         Op::RmsNorm { .. } => "vW",
         Op::Linear => "vwW",
+        Op::QuantRows { .. } => "v",
         Op::Rope(_) => "vv",
         Op::KvAppend => "cvvv",
         Op::Attention { .. } => "vvv",
@@ -113,11 +115,16 @@ fn weight(what: &str, ty: &Type, rank: usize) -> Result<Vec<u64>, Mismatch> {
     let Some((dtype, dims)) = ty.as_weight() else {
         return err(V_SHAPE, format!("{what} must have constant dimensions, found {ty}"));
     };
-    if !dtype.is_float() {
-        return err(V_DTYPE, format!("{what} must hold floats, found {ty}"));
+    if !dtype.holds_weights() {
+        return err(V_DTYPE, format!("{what} must hold weights, found {ty}"));
     }
     if dims.len() != rank {
         return err(V_SHAPE, format!("{what} must have {rank} dimensions, found {ty}"));
+    }
+    if let DType::Int(format) = dtype
+        && !dims.last().is_some_and(|&k| format.fits(k))
+    {
+        return err(V_SHAPE, format!("{what}: groups of {format} do not divide rows of {ty}"));
     }
     Ok(dims)
 }
@@ -150,7 +157,9 @@ fn infer_rms_norm(eps: f64, group: Option<u64>, types: &[Type]) -> Result<Type, 
 }
 
 fn infer_linear(types: &[Type]) -> Result<Type, Mismatch> {
-    let k = rows("the input of linear", &types[0])?;
+    let Some((activation, k)) = types[0].as_rows() else {
+        return err(V_SHAPE, format!("the input of linear must be rows, found {}", types[0]));
+    };
     let dims = weight("the matrix of linear", &types[1], 2)?;
     if dims[1] != k {
         return err(
@@ -158,10 +167,35 @@ fn infer_linear(types: &[Type]) -> Result<Type, Mismatch> {
             format!("linear multiplies rows of {k} with {}: {} columns", types[1], dims[1]),
         );
     }
+    let (stored, _) = types[1].as_weight().expect("checked by `weight`");
+    if !multiplies(activation, stored) {
+        return err(V_DTYPE, format!("linear cannot multiply {} with {}", types[0], types[1]));
+    }
     if let Some(bias) = types.get(2) {
         vector("the bias of linear", bias, dims[0])?;
     }
     Ok(Type::rows(dims[0]))
+}
+
+/// Whether `linear` takes rows of one type and a matrix of another.
+fn multiplies(rows: DType, matrix: DType) -> bool {
+    match (rows, matrix) {
+        (DType::F32, _) => true,
+        (DType::Int(x), DType::Int(w)) => {
+            x.bits == 8 && !x.zero && x.group > 0 && (w.group == x.group || w.group == 0)
+        }
+        _ => false,
+    }
+}
+
+fn infer_quant_rows(group: u32, types: &[Type]) -> Result<Type, Mismatch> {
+    let width = rows("the input of quant_rows", &types[0])?;
+    let format = IntFormat { bits: 8, group, zero: false };
+    if group == 0 || !group.is_multiple_of(16) || !format.fits(width) {
+        let what = format!("group {group} must be a multiple of 16 that divides the width {width}");
+        return err(V_ATTRIBUTE, what);
+    }
+    Ok(Type::rows_of(DType::Int(format), width))
 }
 
 fn infer_rope(rope: &Rope, types: &[Type]) -> Result<Type, Mismatch> {

@@ -17,8 +17,15 @@ pub enum Op {
         /// Width of one group; `None` for the whole row. Heads, in a q/k norm.
         group: Option<u64>,
     },
-    /// `linear x: f32[T, K], $w[N, K] (, $bias: f32[N])? -> f32[T, N]`: `x · wᵀ + bias`.
+    /// `linear x[T, K], $w[N, K] (, $bias: f32[N])? -> f32[T, N]`: `x · wᵀ + bias`. Rows are f32, or
+    /// `i8` in groups when the matrix is of integers with the same groups or with one group a row.
     Linear,
+    /// `quant_rows x: f32[T, D] -> i8gG[T, D]`: each group of a row to integers, symmetric, scale
+    /// `max|x| / 127`, nearest, ties to even.
+    QuantRows {
+        /// Elements of a group, a multiple of 16 that divides `D`.
+        group: u32,
+    },
     /// `rope x: f32[T, H·h], pos: i32[T] -> f32[T, H·h]`: rotates the pairs `(i, i + h/2)` of each
     /// head by `pos · frequency(i)` (RoFormer, arXiv 2104.09864, in the half-split order).
     Rope(Rope),
@@ -112,6 +119,7 @@ impl Op {
             Op::Embed => "embed",
             Op::RmsNorm { .. } => "rms_norm",
             Op::Linear => "linear",
+            Op::QuantRows { .. } => "quant_rows",
             Op::Rope(_) => "rope",
             Op::KvAppend => "kv_append",
             Op::Attention { .. } => "attention",

@@ -294,8 +294,9 @@ impl<'a> Parser<'a> {
 }
 
 fn dtype(word: Word<'_>) -> Result<DType, ParseError> {
-    let names: Vec<&str> = DType::ALL.iter().map(|(_, name)| *name).collect();
-    DType::from_name(word.text).ok_or_else(|| word.error(&format!("one of {}", names.join(", "))))
+    let names: Vec<&str> = DType::PLAIN.iter().map(|(_, name)| *name).collect();
+    let expected = || format!("one of {}, i4g32, i8row and the like", names.join(", "));
+    DType::from_name(word.text).ok_or_else(|| word.error(&expected()))
 }
 
 fn operation(op: Word<'_>, attrs: &mut Attrs<'_>) -> Result<Op, ParseError> {
@@ -306,6 +307,11 @@ fn operation(op: Word<'_>, attrs: &mut Attrs<'_>) -> Result<Op, ParseError> {
             group: attrs.word("group")?.map(Word::integer).transpose()?,
         },
         "linear" => Op::Linear,
+        "quant_rows" => {
+            let group = attrs.integer("group")?;
+            let small = u32::try_from(group).map_err(|_| op.error("a group below 2^32"))?;
+            Op::QuantRows { group: small }
+        }
         "rope" => Op::Rope(Rope {
             head: attrs.integer("head")?,
             theta: attrs.float("theta")?,

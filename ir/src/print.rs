@@ -158,6 +158,7 @@ fn attributes(op: &Op) -> Option<String> {
     match op {
         Op::RmsNorm { eps, group: None } => Some(format!("eps = {eps:?}")),
         Op::RmsNorm { eps, group: Some(group) } => Some(format!("eps = {eps:?}, group = {group}")),
+        Op::QuantRows { group } => Some(format!("group = {group}")),
         Op::Rope(rope) => Some(rope_attributes(rope)),
         Op::Attention { heads, scale } => Some(format!("heads = {heads}, scale = {scale:?}")),
         Op::Embed | Op::Linear | Op::KvAppend | Op::Add | Op::SiluMul | Op::Call(_) => None,

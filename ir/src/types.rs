@@ -13,33 +13,91 @@ pub enum DType {
     BF16,
     /// Token ids and positions.
     I32,
+    /// Small integers in groups along a row, each group with a scale.
+    Int(IntFormat),
+}
+
+/// Integers of few bits in groups along a row: element = `scale · q`, or `scale · q + low` with a
+/// low end. In text `i4g32`: 4 bits, groups of 32; `i8row`: one group a row; a `z` at the end for
+/// a low end (a zero point).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IntFormat {
+    /// 4 or 8.
+    pub bits: u8,
+    /// Elements of a group, a multiple of 16; 0 for the whole row.
+    pub group: u32,
+    /// Whether each group has a low end beside its scale.
+    pub zero: bool,
+}
+
+impl IntFormat {
+    /// Elements of a group of a row of `width`.
+    pub fn group_of(self, width: u64) -> u64 {
+        if self.group == 0 { width } else { self.group.into() }
+    }
+
+    /// Whether rows of `width` can be cut into groups.
+    pub fn fits(self, width: u64) -> bool {
+        let group = self.group_of(width);
+        group > 0 && width.is_multiple_of(group) && group.is_multiple_of(16)
+    }
+
+    /// The format of that name.
+    pub fn from_name(name: &str) -> Option<IntFormat> {
+        let (plain, zero) = name.strip_suffix('z').map_or((name, false), |plain| (plain, true));
+        let (bits, rest) = plain.strip_prefix('i')?.split_at_checked(1)?;
+        let bits = bits.parse().ok().filter(|b| matches!(b, 4 | 8))?;
+        let group = match rest {
+            "row" => 0,
+            rest => rest.strip_prefix('g')?.parse().ok().filter(|g| g % 16 == 0 && *g > 0)?,
+        };
+        let format = IntFormat { bits, group, zero };
+        if zero && group == 0 {
+            return None;
+        }
+        // One spelling only: no leading zeros, no signs.
+        (format.to_string() == name).then_some(format)
+    }
+}
+
+impl fmt::Display for IntFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "i{}", self.bits)?;
+        match self.group {
+            0 => f.write_str("row")?,
+            group => write!(f, "g{group}")?,
+        }
+        f.write_str(if self.zero { "z" } else { "" })
+    }
 }
 
 impl DType {
-    /// Every element type, with its name in text.
-    pub const ALL: &[(DType, &str)] =
+    /// The element types without groups, with their names in text.
+    pub const PLAIN: &[(DType, &str)] =
         &[(DType::F32, "f32"), (DType::F16, "f16"), (DType::BF16, "bf16"), (DType::I32, "i32")];
-
-    /// The name in text.
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(d, _)| *d == self).expect("every dtype is in ALL").1
-    }
 
     /// The element type of that name.
     pub fn from_name(name: &str) -> Option<DType> {
-        Self::ALL.iter().find(|(_, n)| *n == name).map(|(d, _)| *d)
+        let plain = Self::PLAIN.iter().find(|(_, n)| *n == name).map(|(d, _)| *d);
+        plain.or_else(|| IntFormat::from_name(name).map(DType::Int))
     }
 
-    /// Bytes of one element.
+    /// Bytes of one element of a type without groups; a type with groups has no such size.
     pub fn bytes(self) -> u64 {
         match self {
             DType::F32 | DType::I32 => 4,
             DType::F16 | DType::BF16 => 2,
+            DType::Int(format) => panic!("an element of {format} has no size of its own"),
         }
     }
 
-    /// Whether weights may be stored so.
+    /// Whether elements are floats.
     pub fn is_float(self) -> bool {
+        matches!(self, DType::F32 | DType::F16 | DType::BF16)
+    }
+
+    /// Whether a matrix may be stored so.
+    pub fn holds_weights(self) -> bool {
         self != DType::I32
     }
 }
@@ -90,6 +148,22 @@ impl Type {
         Type::Tensor { dtype: DType::I32, dims: vec![Dim::Tokens] }
     }
 
+    /// One row per token in another element type.
+    pub fn rows_of(dtype: DType, width: u64) -> Type {
+        Type::Tensor { dtype, dims: vec![Dim::Tokens, Dim::Const(width)] }
+    }
+
+    /// Element type and width of one row per token.
+    pub fn as_rows(&self) -> Option<(DType, u64)> {
+        match self {
+            Type::Tensor { dtype, dims } => match dims[..] {
+                [Dim::Tokens, Dim::Const(width)] => Some((*dtype, width)),
+                _ => None,
+            },
+            Type::Kv { .. } => None,
+        }
+    }
+
     /// The width `w` of an `f32[T, w]`.
     pub fn row_width(&self) -> Option<u64> {
         match self {
@@ -114,7 +188,13 @@ impl Type {
 
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self {
+            DType::Int(format) => format.fmt(f),
+            plain => {
+                let row = Self::PLAIN.iter().find(|(d, _)| d == plain);
+                f.write_str(row.expect("every plain type is in the table").1)
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Weights as numbers: where blobs come from, and the steps of a weight's history applied to one.
 
 use crate::module::{Step, Weight};
+use crate::quant::Quantised;
 use crate::types::DType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -31,36 +32,63 @@ pub trait Blobs: Sync {
     fn load(&self, blob: &str) -> Result<Tensor, BlobError>;
 }
 
+/// A weight's numbers as they are stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Numbers {
+    /// Floats, already rounded to the stored type.
+    Floats(Tensor),
+    /// Integers with their scales.
+    Ints(Quantised),
+}
+
 /// The weight's numbers: its blob with every step of the history applied, in f32.
 ///
 /// A blob of another shape than the history needs is an error that names both.
 pub fn materialise(weight: &Weight, blobs: &dyn Blobs) -> Result<Tensor, BlobError> {
-    let mut tensor = blobs.load(&weight.blob)?;
+    Ok(match stored(weight, blobs)? {
+        Numbers::Floats(tensor) => tensor,
+        Numbers::Ints(quantised) => quantised.dequantise(),
+    })
+}
+
+/// As `materialise`, but integers stay integers.
+pub fn stored(weight: &Weight, blobs: &dyn Blobs) -> Result<Numbers, BlobError> {
+    let fail = |why: String| BlobError { blob: weight.blob.clone(), why };
+    let tensor = blobs.load(&weight.blob)?;
     let elements = tensor.dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
     if elements != Some(tensor.data.len() as u64) {
         let why = format!("shape {:?} holds {} elements", tensor.dims, tensor.data.len());
-        return Err(BlobError { blob: weight.blob.clone(), why });
+        return Err(fail(why));
     }
+    let mut numbers = Numbers::Floats(tensor);
     for step in &weight.via {
-        apply(step, &mut tensor).map_err(|why| BlobError { blob: weight.blob.clone(), why })?;
+        numbers = apply(step, numbers).map_err(fail)?;
     }
-    if tensor.dims != weight.dims {
-        return Err(BlobError {
-            blob: weight.blob.clone(),
-            why: format!("found shape {:?}, expected {:?}", tensor.dims, weight.dims),
-        });
+    let dims = match &numbers {
+        Numbers::Floats(tensor) => &tensor.dims[..],
+        Numbers::Ints(quantised) => &quantised.dims[..],
+    };
+    if dims != weight.dims {
+        return Err(fail(format!("found shape {dims:?}, expected {:?}", weight.dims)));
     }
-    Ok(tensor)
+    Ok(numbers)
 }
 
-fn apply(step: &Step, tensor: &mut Tensor) -> Result<(), String> {
+fn apply(step: &Step, numbers: Numbers) -> Result<Numbers, String> {
+    let Numbers::Floats(mut tensor) = numbers else {
+        return Err("no step follows the one that makes integers".into());
+    };
     match *step {
-        Step::Unpermute { heads } => unpermute(heads, tensor),
-        Step::Cast(dtype) => {
-            cast(dtype, &mut tensor.data);
-            Ok(())
+        Step::Unpermute { heads } => unpermute(heads, &mut tensor)?,
+        Step::Cast(DType::Int(format)) => {
+            if tensor.dims.len() != 2 || !format.fits(tensor.dims[1]) {
+                return Err(format!("shape {:?} has no rows in groups of {format}", tensor.dims));
+            }
+            return Ok(Numbers::Ints(Quantised::round(&tensor, format)));
         }
+        Step::Cast(dtype) => cast(dtype, &mut tensor.data),
     }
+    Ok(Numbers::Floats(tensor))
 }
 
 /// Rows of a head come as 0, h/2, 1, h/2+1, …; they leave as 0, 1, … h-1. Vectors (biases) too.
@@ -90,6 +118,7 @@ pub fn cast(dtype: DType, data: &mut [f32]) {
         DType::F32 => {}
         DType::F16 => through(&mut vec![f16::ZERO; data.len()], data),
         DType::BF16 => through(&mut vec![bf16::ZERO; data.len()], data),
+        DType::Int(_) => unreachable!("integer formats round whole rows"),
         DType::I32 => data.iter_mut().for_each(|x| *x = x.round_ties_even()),
     });
 }

@@ -18,7 +18,7 @@ use ir::{DType, Module, Type};
 
 /// Runs the pass.
 pub fn run(module: &mut Module, context: &Context) -> Result<(), PassError> {
-    let dtype = context.cache;
+    let Some(dtype) = context.cache else { return Ok(()) };
     if !matches!(dtype, DType::F32 | DType::F16) {
         let why = format!("a KV cache of {dtype}: f32 and f16 are supported");
         return Err(PassError { pass: "cache", why });

@@ -2,6 +2,7 @@
 //!
 //! Never sees Cranelift or a file. Reading `PASSES` is reading the pipeline.
 
+pub mod activations;
 pub mod cache;
 pub mod select;
 
@@ -10,10 +11,12 @@ use ir::{DType, Module, verify};
 /// What the user asked for, as far as passes need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
-    /// Storage format of matrices.
-    pub weights: DType,
-    /// Storage format of the KV cache.
-    pub cache: DType,
+    /// Storage format of matrices; `None` leaves them as they are.
+    pub weights: Option<DType>,
+    /// Group in which rows are quantised where they meet integers; `None` leaves them in f32.
+    pub activation_group: Option<u32>,
+    /// Storage format of the KV cache; `None` leaves it as it is.
+    pub cache: Option<DType>,
 }
 
 /// A pass that cannot do what was asked.
@@ -38,15 +41,23 @@ pub struct Pass {
 /// The pipeline.
 pub const PASSES: &[Pass] = &[
     Pass { name: "select", what: "choose the storage format of every matrix", run: select::run },
+    Pass {
+        name: "activations",
+        what: "quantise rows where they meet integers",
+        run: activations::run,
+    },
     Pass { name: "cache", what: "choose the storage format of the KV cache", run: cache::run },
 ];
 
 /// `(before, after, why)`. A test checks the table against it; nothing is reordered.
-pub const ORDER: &[(&str, &str, &str)] = &[(
-    "select",
-    "cache",
-    "a budget that covers both is spent on weights first: every token reads all of them",
-)];
+pub const ORDER: &[(&str, &str, &str)] = &[
+    ("select", "activations", "rows are quantised only where a matrix holds integers"),
+    (
+        "select",
+        "cache",
+        "a budget that covers both is spent on weights first: every token reads all of them",
+    ),
+];
 
 /// What an observer of the pipeline sees.
 pub enum Seen<'a> {

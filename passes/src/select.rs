@@ -6,30 +6,60 @@
 //!
 //! # Why it is exact (or how far off)
 //! `f32` is exact. `f16` and `bf16` round to nearest, ties to even: a relative error of 2⁻¹¹ and 2⁻⁸
-//! per element. Arithmetic stays in f32.
+//! per element. Arithmetic stays in f32. Integers round each group by itself: of several scales the
+//! one with the least squared error.
 //!
 //! # Requires
-//! Nothing. An element beyond the range of f16 is refused when the weight is written.
+//! A group that divides every row. An element beyond the range of f16 is refused when the weight is
+//! written.
 //!
 //! # Paper
 //! IEEE 754-2008 (binary16); bfloat16 as in arXiv 1905.12322.
 
 use crate::{Context, PassError};
-use ir::{DType, Module, Step, Type};
+use ir::{DType, Graph, Module, Op, Step, Type, Weight};
 
 /// Runs the pass.
 pub fn run(module: &mut Module, context: &Context) -> Result<(), PassError> {
-    let dtype = context.weights;
+    let Some(dtype) = context.weights else { return Ok(()) };
+    let quantised =
+        |graph: &Graph| graph.insts.iter().any(|i| matches!(i.op, Op::QuantRows { .. }));
+    if module.graphs.iter().any(quantised) {
+        let why = "rows are quantised already; start from the IR before `activations`".into();
+        return Err(PassError { pass: "select", why });
+    }
     for weight in &mut module.weights {
-        if weight.dims.len() == 2 && weight.dtype != dtype {
-            weight.dtype = dtype;
-            weight.via.push(Step::Cast(dtype));
+        if weight.dims.len() == 2 {
+            select_weight(weight, dtype)?;
         }
     }
     for graph in &mut module.graphs {
         for formal in &mut graph.weights {
             select_formal(&mut formal.ty, dtype);
         }
+    }
+    Ok(())
+}
+
+/// A format that was chosen before is replaced, so that numbers are rounded once.
+fn select_weight(weight: &mut Weight, dtype: DType) -> Result<(), PassError> {
+    if let (DType::Int(format), [_, columns]) = (dtype, &weight.dims[..])
+        && !format.fits(*columns)
+    {
+        let why = format!(
+            "groups of {format} do not divide the {columns} columns of ${} (\"{}\"); choose a group \
+             that divides every width of the model",
+            weight.name, weight.blob
+        );
+        return Err(PassError { pass: "select", why });
+    }
+    if let Some(Step::Cast(_)) = weight.via.last() {
+        weight.via.pop();
+        weight.dtype = DType::F32;
+    }
+    if weight.dtype != dtype {
+        weight.dtype = dtype;
+        weight.via.push(Step::Cast(dtype));
     }
     Ok(())
 }

@@ -71,7 +71,7 @@ pub fn emit(
     tokens: Option<&[Vec<u8>]>,
     options: &Options,
 ) -> Result<Library, LibraryError> {
-    let weights = WeightLayout::new(module);
+    let weights = WeightLayout::new(module, target.facts.arch);
     let state = StateLayout::new(module, weights.identity)?;
     let mut e = Emitter::new(target, sink, &options.name, options.keep_text);
     let e = &mut e;

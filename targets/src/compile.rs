@@ -85,18 +85,18 @@ pub fn compile(
         if id == model || id == head {
             continue;
         }
-        let plan = plan(module, graph, scratch, inputs.chunk);
+        let plan = plan(graph, scratch, inputs.chunk);
         scratch = plan.end.next_multiple_of(64);
         let writer = Writer { inputs, kernels: &kernels, graph, plan: &plan };
         functions.insert(id, define_graph(e, &writer));
     }
-    let plan_model = plan(module, module.graph(model), scratch, inputs.chunk);
+    let plan_model = plan(module.graph(model), scratch, inputs.chunk);
     scratch = plan_model.end.next_multiple_of(64);
     let writer =
         Writer { inputs, kernels: &kernels, graph: module.graph(model), plan: &plan_model };
     let model_function = define_model(e, &writer, &functions, &rows, checkpoint);
 
-    let plan_head = plan(module, module.graph(head), scratch, inputs.chunk);
+    let plan_head = plan(module.graph(head), scratch, inputs.chunk);
     scratch = plan_head.end.next_multiple_of(64);
     let writer = Writer { inputs, kernels: &kernels, graph: module.graph(head), plan: &plan_head };
     let head_function = define_graph(e, &writer);

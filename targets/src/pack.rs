@@ -4,10 +4,13 @@
 //! zero rows; vectors are f32, filled with zeros to whole panels. Every weight starts on a cache
 //! line, in order of first use.
 
+use crate::kernels::int_panel::{self, Shape};
 use crate::kernels::panel::PANEL_ROWS;
+use crate::target::Arch;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
-use ir::{Arg, BlobError, Blobs, DType, Graph, Module, Weight, WeightId, weights::materialise};
+use ir::weights::{self, Numbers};
+use ir::{Arg, BlobError, Blobs, DType, Graph, IntFormat, Module, Tensor, Weight, WeightId};
 use rayon::prelude::*;
 use std::io::{self, Write};
 
@@ -21,6 +24,8 @@ pub const MAGIC: [u8; 8] = *b"INGOTWTS";
 /// Where each weight is.
 #[derive(Clone, Debug)]
 pub struct WeightLayout {
+    /// Integers are stored as this instruction set multiplies them.
+    pub arch: Arch,
     /// Identifies shapes, formats and order: a library refuses a blob with another one.
     pub identity: u64,
     /// Offset of each weight of the module; `None` for those that no graph reads.
@@ -48,17 +53,29 @@ pub fn padded_rows(rows: u64) -> u64 {
 }
 
 fn stored_bytes(weight: &Weight) -> u64 {
-    match weight.dims[..] {
-        [rows, columns] => padded_rows(rows) * columns * weight.dtype.bytes(),
+    match (&weight.dims[..], weight.dtype) {
+        (&[rows, columns], DType::Int(format)) => {
+            let shape = packing(format);
+            padded_rows(rows) / PANEL_ROWS * shape.panel_bytes(columns / shape.group)
+        }
+        (&[rows, columns], dtype) => padded_rows(rows) * columns * dtype.bytes(),
         _ => padded_rows(weight.elements()) * 4,
     }
 }
 
+/// How a format is packed. With one group a row the order of the integers is the same for every
+/// group of activations.
+fn packing(format: IntFormat) -> Shape {
+    let group = if format.group == 0 { 16 } else { format.group };
+    Shape { format, group: group.into() }
+}
+
 impl WeightLayout {
     /// The layout of a module's weights.
-    pub fn new(module: &Module) -> WeightLayout {
+    pub fn new(module: &Module, arch: Arch) -> WeightLayout {
         let mut layout = WeightLayout {
-            identity: identity(module),
+            arch,
+            identity: identity(module, arch),
             offsets: vec![None; module.weights.len()],
             order: vec![],
             bytes: HEADER_BYTES,
@@ -113,7 +130,7 @@ impl WeightLayout {
         let mut written = HEADER_BYTES;
         for &id in &self.order {
             let weight = module.weight(id);
-            written += write_weight(weight, blobs, sink)?;
+            written += write_weight(weight, blobs, self.arch, sink)?;
             let end = written.next_multiple_of(ALIGN);
             sink.write_all(&[0; ALIGN as usize][..(end - written) as usize])?;
             written = end;
@@ -124,10 +141,13 @@ impl WeightLayout {
 }
 
 /// FNV-1a over what decides the meaning of the blob's bytes and of the state.
-fn identity(module: &Module) -> u64 {
+fn identity(module: &Module, arch: Arch) -> u64 {
     let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
     for word in [module.meta.vocab, module.meta.context] {
         hash.add(&word.to_le_bytes());
+    }
+    if module.weights.iter().any(|w| matches!(w.dtype, DType::Int(_))) {
+        hash.add(format!("{arch:?}").as_bytes());
     }
     for weight in &module.weights {
         hash.add(format!("{}:{}:{};", weight.name, weight.ty(), weight.blob).as_bytes());
@@ -159,35 +179,53 @@ const BATCH: usize = 64;
 fn write_weight(
     weight: &Weight,
     blobs: &dyn Blobs,
+    arch: Arch,
     sink: &mut dyn Write,
 ) -> Result<u64, PackError> {
-    let tensor = materialise(weight, blobs)?;
-    if let Some(i) = tensor.data.iter().position(|x| !x.is_finite()) {
-        return Err(PackError::Blob(BlobError {
-            blob: weight.blob.clone(),
-            why: format!(
-                "element {i} is {} as {}; choose a wider format (bf16 or f32), or mend the checkpoint",
-                tensor.data[i], weight.dtype
-            ),
-        }));
-    }
-    if let [rows, columns] = weight.dims[..] {
-        let panels: Vec<usize> = (0..(padded_rows(rows) / PANEL_ROWS) as usize).collect();
-        for batch in panels.chunks(BATCH) {
-            let packed: Vec<Vec<u8>> = batch
-                .par_iter()
-                .map(|&p| panel(&tensor.data, columns as usize, p, weight.dtype))
-                .collect();
-            for bytes in packed {
-                sink.write_all(&bytes)?;
+    let numbers = weights::stored(weight, blobs)?;
+    let panels = padded_rows(weight.dims[0]) / PANEL_ROWS;
+    match &numbers {
+        Numbers::Floats(tensor) => {
+            finite(weight, tensor)?;
+            if let [_, columns] = weight.dims[..] {
+                let pack = |p| panel(&tensor.data, columns as usize, p, weight.dtype);
+                write_panels(panels, pack, sink)?;
+            } else {
+                let mut values = tensor.data.clone();
+                values.resize(padded_rows(weight.elements()) as usize, 0.0);
+                sink.write_all(&stored(&values, DType::F32))?;
             }
         }
-    } else {
-        let mut values = tensor.data;
-        values.resize(padded_rows(weight.elements()) as usize, 0.0);
-        sink.write_all(&stored(&values, DType::F32))?;
+        Numbers::Ints(matrix) => {
+            let shape = packing(matrix.format);
+            write_panels(panels, |p| int_panel::pack(matrix, shape, p, arch), sink)?;
+        }
     }
     Ok(stored_bytes(weight))
+}
+
+/// Packs panels on all cores, a batch at a time, and writes them in order.
+fn write_panels(
+    count: u64,
+    pack: impl Fn(usize) -> Vec<u8> + Sync,
+    sink: &mut dyn Write,
+) -> io::Result<()> {
+    let panels: Vec<usize> = (0..count as usize).collect();
+    for batch in panels.chunks(BATCH) {
+        let packed: Vec<Vec<u8>> = batch.par_iter().map(|&p| pack(p)).collect();
+        packed.iter().try_for_each(|bytes| sink.write_all(bytes))?;
+    }
+    Ok(())
+}
+
+/// An error that names the first element that is not a number.
+fn finite(weight: &Weight, tensor: &Tensor) -> Result<(), BlobError> {
+    let Some(i) = tensor.data.iter().position(|x| !x.is_finite()) else { return Ok(()) };
+    let why = format!(
+        "element {i} is {} as {}; choose a wider format (bf16 or f32), or mend the checkpoint",
+        tensor.data[i], weight.dtype
+    );
+    Err(BlobError { blob: weight.blob.clone(), why })
 }
 
 /// Panel `p` of a row-major matrix, k-major; rows beyond the last are zero.
@@ -210,7 +248,7 @@ fn stored(values: &[f32], dtype: DType) -> Vec<u8> {
         DType::F32 => return values.iter().flat_map(|x| x.to_le_bytes()).collect(),
         DType::F16 => halves.reinterpret_cast_mut::<f16>().convert_from_f32_slice(values),
         DType::BF16 => halves.reinterpret_cast_mut::<bf16>().convert_from_f32_slice(values),
-        DType::I32 => unreachable!("weights are floats"),
+        DType::I32 | DType::Int(_) => unreachable!("these are floats"),
     }
     halves.iter().flat_map(|x| x.to_le_bytes()).collect()
 }

@@ -1,7 +1,8 @@
 //! The plan of a graph: its instructions as steps, and where each value lives in scratch.
 
 use crate::kernels::panel::PANEL_ROWS;
-use ir::{Arg, Graph, Module, Op, Param, ValueId};
+use crate::kernels::quant_rows;
+use ir::{Arg, DType, Graph, Op, Param, Type, ValueId};
 
 /// One step: an instruction, or a `linear` with the `add` that takes its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +49,17 @@ pub fn row_stride(width: u64) -> u64 {
     4 * width.next_multiple_of(PANEL_ROWS)
 }
 
+/// Bytes from row to row of a value that is rows; `None` for one that is not.
+pub fn row_bytes(ty: &Type) -> Option<u64> {
+    match ty.as_rows()? {
+        (DType::F32, width) => Some(row_stride(width)),
+        (DType::Int(format), width) => Some(quant_rows::row_stride(width, format.group_of(width))),
+        _ => None,
+    }
+}
+
 /// Plans a graph whose values may use scratch from `start` on, for up to `rows` rows.
-pub fn plan(module: &Module, graph: &Graph, start: u64, rows: u64) -> GraphPlan {
+pub fn plan(graph: &Graph, start: u64, rows: u64) -> GraphPlan {
     let steps = steps(graph);
     let mut plan = GraphPlan { steps, places: vec![Place::None; graph.values.len()], end: start };
     let mut params = 0;
@@ -59,7 +69,7 @@ pub fn plan(module: &Module, graph: &Graph, start: u64, rows: u64) -> GraphPlan 
             params += 1;
         }
     }
-    place_values(module, graph, start, rows, &mut plan);
+    place_values(graph, start, rows, &mut plan);
     plan
 }
 
@@ -115,7 +125,7 @@ impl Step {
 }
 
 /// First fit by step order: a place is free again after the last step that reads its value.
-fn place_values(module: &Module, graph: &Graph, start: u64, rows: u64, plan: &mut GraphPlan) {
+fn place_values(graph: &Graph, start: u64, rows: u64, plan: &mut GraphPlan) {
     let last_read = |v: ValueId| {
         plan.steps.iter().rposition(|s| s.reads(graph).contains(&v)).unwrap_or(usize::MAX)
     };
@@ -128,7 +138,7 @@ fn place_values(module: &Module, graph: &Graph, start: u64, rows: u64, plan: &mu
             plan.places[v.0 as usize] = Place::Result;
             continue;
         }
-        let Some(width) = graph.value(v).ty.row_width() else { continue };
+        let Some(stride) = row_bytes(&graph.value(v).ty) else { continue };
         let last_read = last[v.0 as usize].max(at);
         if let Some(place) = in_place(graph, *step, &plan.places)
             && let Some(own) =
@@ -138,14 +148,13 @@ fn place_values(module: &Module, graph: &Graph, start: u64, rows: u64, plan: &mu
             plan.places[v.0 as usize] = Place::Scratch(place);
             continue;
         }
-        let size = rows * row_stride(width);
+        let size = (rows * stride).next_multiple_of(64);
         let offset = first_fit(&live, start, size);
         live.push((offset, offset + size, last_read));
         live.sort_unstable();
         plan.places[v.0 as usize] = Place::Scratch(offset);
         plan.end = plan.end.max(offset + size);
     }
-    let _ = module;
 }
 
 /// Where a step may leave its result because nothing reads its operand any more: `rope` writes each

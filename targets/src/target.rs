@@ -15,6 +15,11 @@ pub enum Arch {
     A64,
 }
 
+impl Arch {
+    /// The instruction set that the compiler runs on.
+    pub const HOST: Arch = if cfg!(target_arch = "aarch64") { Arch::A64 } else { Arch::X64 };
+}
+
 /// What kernels may use.
 #[derive(Clone)]
 pub struct Facts {
@@ -26,6 +31,8 @@ pub struct Facts {
     pub avx2: bool,
     /// 512-bit floats (x86-64-v4).
     pub avx512: bool,
+    /// 512-bit integer dot products.
+    pub avx512vnni: bool,
     /// Cranelift's view of calls and pointers.
     pub frontend: TargetFrontendConfig,
 }
@@ -209,6 +216,7 @@ impl Target {
             fma: arch == Arch::A64 || has(&["fma", "avx"]),
             avx2: has(&["avx", "avx2", "fma", "f16c"]),
             avx512: has(&["avx", "avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512dq"]),
+            avx512vnni: has(&["f16c", "avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512vnni"]),
             frontend: ordered.frontend_config(),
         };
         let name = name.to_string();

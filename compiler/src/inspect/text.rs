@@ -14,7 +14,7 @@ use targets::pack::WeightLayout;
 /// What a verified module says about itself.
 pub fn inspect(path: &Path) -> Result<Found, Error> {
     let module = read_text(path)?;
-    let weights = WeightLayout::new(&module);
+    let weights = WeightLayout::new(&module, targets::Arch::HOST);
     let state = StateLayout::new(&module, weights.identity).map(|layout| layout.bytes).ok();
     let formats = formats(&module);
     Ok(Found {
@@ -27,7 +27,7 @@ pub fn inspect(path: &Path) -> Result<Found, Error> {
             "bos": module.meta.bos,
             "eos": module.meta.eos,
             "weights": formats.iter().map(|(dtype, f)| json!({
-                "dtype": dtype.name(), "count": f.count, "parameters": f.parameters,
+                "dtype": dtype.to_string(), "count": f.count, "parameters": f.parameters,
             })).collect::<Vec<_>>(),
             "weights_bytes": weights.bytes,
             "state_bytes": state,

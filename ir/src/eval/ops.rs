@@ -1,6 +1,7 @@
 //! One function per operation, on plain slices. Shapes are the verifier's promise.
 
 use crate::op::Rope;
+use crate::quant::quant_group;
 use crate::types::DType;
 use crate::weights::Tensor;
 use half::f16;
@@ -47,6 +48,16 @@ pub(super) fn rms_norm(x: &[f32], gain: Option<&[f32]>, group: usize, eps: f64) 
         x.iter().enumerate().map(|(i, &x)| (f64::from(x) * factor * gain(i)) as f32).collect()
     };
     x.chunks(group).flat_map(one).collect()
+}
+
+/// `quant_rows`: the floats that the integers stand for.
+pub(super) fn quant_rows(x: &[f32], group: usize) -> Vec<f32> {
+    x.chunks(group)
+        .flat_map(|x| {
+            let (q, scale, _) = quant_group(x);
+            q.into_iter().map(move |q| f32::from(q) * scale)
+        })
+        .collect()
 }
 
 /// `linear`: all tokens for one row of the matrix, rows in parallel.

@@ -88,8 +88,13 @@ fn weight_type(check: &mut Check<'_>, place: Place, ty: &Type) {
             format!("a weight has constant dimensions, not {ty}"),
         );
     };
-    if !dtype.is_float() {
-        check.report(V_STORAGE, place, format!("a weight holds floats, not {dtype}"));
+    if !dtype.holds_weights() {
+        check.report(V_STORAGE, place, format!("a weight holds no {dtype}"));
+    }
+    if let DType::Int(format) = dtype
+        && (dims.len() != 2 || !format.fits(dims[1]))
+    {
+        check.report(V_STORAGE, place, format!("groups of {format} do not divide rows of {ty}"));
     }
     let elements = dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
     if dims.is_empty() || dims.iter().any(|d| !(1..=DIM_MAX).contains(d)) {
@@ -129,8 +134,8 @@ fn history(check: &mut Check<'_>, place: Place, weight: &Weight) {
                     check.report(V_STORAGE, place, what);
                 }
             }
-            Step::Cast(dtype) if !dtype.is_float() => {
-                check.report(V_STORAGE, place, format!("a weight is cast to floats, not {dtype}"));
+            Step::Cast(dtype) if !dtype.holds_weights() => {
+                check.report(V_STORAGE, place, format!("a weight is not cast to {dtype}"));
             }
             Step::Cast(_) => {}
         }

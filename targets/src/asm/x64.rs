@@ -9,13 +9,13 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, IcedError, NasmFormatter};
 use ir::DType;
 
 /// Registers saved on entry.
-const SAVED: [AsmRegister64; 5] = [rbx, rbp, r12, r13, r14];
+pub(super) const SAVED: [AsmRegister64; 5] = [rbx, rbp, r12, r13, r14];
 /// Stack they take.
-const FRAME_BYTES: u32 = 8 * SAVED.len() as u32;
+pub(super) const FRAME_BYTES: u32 = 8 * SAVED.len() as u32;
 /// One base register for every three rows of `x`: addresses are base, base + r8, base + 2·r8.
-const BASES: [AsmRegister64; 4] = [rax, r11, rbx, rbp];
+pub(super) const BASES: [AsmRegister64; 4] = [rax, r11, rbx, rbp];
 
-const ZMM: [AsmRegisterZmm; 32] = [
+pub(super) const ZMM: [AsmRegisterZmm; 32] = [
     zmm0, zmm1, zmm2, zmm3, zmm4, zmm5, zmm6, zmm7, zmm8, zmm9, zmm10, zmm11, zmm12, zmm13, zmm14,
     zmm15, zmm16, zmm17, zmm18, zmm19, zmm20, zmm21, zmm22, zmm23, zmm24, zmm25, zmm26, zmm27,
     zmm28, zmm29, zmm30, zmm31,
@@ -28,7 +28,12 @@ const YMM: [AsmRegisterYmm; 16] = [
 /// The kernel for `m` rows of `x` and a panel of `width` rows, `lanes` (8 or 16) floats a vector.
 pub fn panel(dtype: DType, width: u64, m: u64, lanes: u64) -> Code {
     let shape = Shape { dtype, width, m: m as usize, lanes };
-    let bytes = assemble(&shape).expect("the kernel's operands are encodable");
+    finish(assemble(&shape).expect("the kernel's operands are encodable"))
+}
+
+/// The code of a kernel that saves `SAVED`.
+pub(super) fn finish(mut a: CodeAssembler) -> Code {
+    let bytes = a.assemble(0).expect("branches are in range");
     let text = listing(&bytes);
     Code { bytes, frame_bytes: FRAME_BYTES, text }
 }
@@ -59,7 +64,7 @@ impl Shape {
     }
 }
 
-fn assemble(shape: &Shape) -> Result<Vec<u8>, IcedError> {
+fn assemble(shape: &Shape) -> Result<CodeAssembler, IcedError> {
     let mut a = CodeAssembler::new(64)?;
     a.set_prefer_vex(shape.lanes == 8);
     for r in SAVED {
@@ -77,7 +82,7 @@ fn assemble(shape: &Shape) -> Result<Vec<u8>, IcedError> {
         a.pop(*r)?;
     }
     a.ret()?;
-    a.assemble(0)
+    Ok(a)
 }
 
 /// Weight rows `first..first + vectors`, in vectors: the whole sum over `k`, then the stores.
@@ -142,7 +147,7 @@ fn step(a: &mut CodeAssembler, s: &Shape, vectors: usize, unroll: i32) -> Result
 }
 
 /// Address of row `t` of `x`.
-fn row(t: usize) -> AsmMemoryOperand {
+pub(super) fn row(t: usize) -> AsmMemoryOperand {
     let base = BASES[t / 3];
     match t % 3 {
         0 => base + 0,
@@ -171,7 +176,7 @@ fn load(a: &mut CodeAssembler, s: &Shape, i: usize, offset: i32) -> Result<(), I
             a.vpmovzxwd(YMM[i], xmmword_ptr(at))?;
             a.vpslld(YMM[i], YMM[i], 16)
         }
-        (DType::I32, _) => unreachable!("weights are floats"),
+        (DType::I32 | DType::Int(_), _) => unreachable!("this kernel takes floats"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Values with operators.
 
 use super::{Kernel, PLAIN};
+use crate::target::Arch;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{
     AtomicRmwOp, ConstantData, Endianness, InstBuilder, MemFlagsData, Type, Value, types::*,
@@ -131,6 +132,10 @@ plain! {
     uwiden_low();
     /// Upper half of the lanes, zero-extended to twice the width.
     uwiden_high();
+    /// Lanes of both to half the width, signed, saturated.
+    snarrow(other);
+    /// Sums of neighbouring lanes, of `self` then of `other`.
+    iadd_pairwise(other);
     /// Unsigned remainder.
     urem(other);
     /// Unsigned maximum.
@@ -425,6 +430,21 @@ impl<'k> Val<'k> {
     pub fn sum_lanes(self) -> Val<'k> {
         let pairs = self + self.shuffle32(self, [2, 3, 0, 1]);
         (pairs + pairs.shuffle32(pairs, [1, 0, 3, 2])).lane(0)
+    }
+
+    /// `self[l] += Σ_j w[4l + j] · x[4l + j]`, four lanes of 32 bits from sixteen bytes; `x` is signed,
+    /// `w` unsigned on x86-64 and signed on AArch64.
+    ///
+    /// This exact tree, operand order included, is what Cranelift folds into `vpdpbusd` and `sdot`;
+    /// without such an instruction it is computed as written.
+    pub fn dot_i8(self, w: Val<'k>, x: Val<'k>) -> Val<'k> {
+        let (low, high) = match self.k.facts.arch {
+            Arch::X64 => (x.swiden_low() * w.uwiden_low(), x.swiden_high() * w.uwiden_high()),
+            Arch::A64 => (w.swiden_low() * x.swiden_low(), w.swiden_high() * x.swiden_high()),
+        };
+        let low = low.swiden_low().iadd_pairwise(low.swiden_high());
+        let high = high.swiden_low().iadd_pairwise(high.swiden_high());
+        low.iadd_pairwise(high) + self
     }
 
     /// The largest lane.

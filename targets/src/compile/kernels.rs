@@ -4,7 +4,9 @@ use super::Inputs;
 use crate::builder::Func;
 use crate::emit::Emitter;
 use crate::kernels::kv_append::Slot;
-use crate::kernels::{attention, elementwise, embed, kv_append, linear, panel, rms_norm, rope};
+use crate::kernels::{
+    attention, elementwise, embed, int_panel, kv_append, linear, panel, quant_rows, rms_norm, rope,
+};
 use crate::sync::define_barrier;
 use ir::{DType, Op, Rope, Type};
 use std::collections::HashMap;
@@ -12,8 +14,9 @@ use std::collections::HashMap;
 /// Kernels by what they are specialised for.
 pub(super) struct Kernels {
     panels: HashMap<(DType, u64), panel::Panel>,
-    pub(super) linear: HashMap<DType, Func>,
+    pub(super) linear: HashMap<(DType, DType), Func>,
     pub(super) embed: HashMap<DType, Func>,
+    pub(super) quant_rows: HashMap<u64, Func>,
     pub(super) rms_norm: Vec<(rms_norm::Shape, Func)>,
     pub(super) rope: HashMap<(u64, u64), Func>,
     pub(super) angles: Vec<(Rope, Func, u64)>,
@@ -35,6 +38,7 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         panels: HashMap::new(),
         linear: HashMap::new(),
         embed: HashMap::new(),
+        quant_rows: HashMap::new(),
         rms_norm: vec![],
         rope: HashMap::new(),
         angles: vec![],
@@ -60,6 +64,17 @@ impl Kernels {
         made.or_insert_with(|| panel::define(e, dtype, width)).clone()
     }
 
+    /// The panels of a matrix that multiplies rows of a type.
+    fn panels_of(&mut self, e: &mut Emitter, rows: DType, matrix: DType) -> linear::Panels {
+        match (rows, matrix) {
+            (DType::Int(x), DType::Int(format)) => {
+                let shape = int_panel::Shape { format, group: x.group.into() };
+                linear::Panels::ints(shape, int_panel::define(e, shape))
+            }
+            _ => linear::Panels::floats(&self.panel(e, matrix, panel::PANEL_ROWS)),
+        }
+    }
+
     /// Emits the kernel of an operation unless it is there already.
     fn need(
         &mut self,
@@ -73,12 +88,23 @@ impl Kernels {
         match op {
             Op::Embed => {
                 let (dtype, _) = types[1].as_weight().expect("verified");
-                self.embed.entry(dtype).or_insert_with(|| embed::define(e, dtype));
+                self.embed.entry(dtype).or_insert_with(|| match dtype {
+                    DType::Int(format) => embed::define_int(e, format),
+                    dtype => embed::define(e, dtype),
+                });
             }
             Op::Linear => {
-                let (dtype, _) = types[1].as_weight().expect("verified");
-                let panel = self.panel(e, dtype, panel::PANEL_ROWS);
-                self.linear.entry(dtype).or_insert_with(|| linear::define(e, &panel));
+                let (rows, _) = types[0].as_rows().expect("verified");
+                let (matrix, _) = types[1].as_weight().expect("verified");
+                if !self.linear.contains_key(&(rows, matrix)) {
+                    let panels = self.panels_of(e, rows, matrix);
+                    self.linear.insert((rows, matrix), linear::define(e, &panels));
+                }
+            }
+            Op::QuantRows { group } => {
+                let group = u64::from(*group);
+                let made = self.quant_rows.entry(group);
+                made.or_insert_with(|| quant_rows::define(e, group));
             }
             Op::RmsNorm { eps, group } => {
                 let shape = rms_norm_shape(*eps, *group, types);

@@ -5,7 +5,7 @@ use super::writer::{Scope, Writer};
 use crate::builder::Func;
 use crate::emit::{Emitter, Tuning};
 use crate::kernels::score;
-use crate::plan::{Step, row_stride};
+use crate::plan::Step;
 use crate::records::worker;
 use crate::sync::share;
 use cranelift_codegen::ir::types::*;
@@ -27,9 +27,8 @@ pub(super) fn define_score(
     if inst.op != Op::Linear || inst.args.len() != 2 || inst.result != w.graph.result {
         return Err(CompileError { what: "@head must end in a linear without bias".into() });
     }
-    let ty = w.graph.arg_type(module, inst.args[1]);
-    let (dtype, dims) = ty.as_weight().expect("verified");
-    let pieces = score::define_pieces(e, &w.kernels.linear[&dtype], module.meta.vocab);
+    let product = w.product(index);
+    let pieces = score::define_pieces(e, product.kernel, module.meta.vocab);
     let merge = score::define_merge(e, module.meta.vocab);
     let chosen = *scratch;
     let partial = (chosen + 4 * w.inputs.chunk).next_multiple_of(64);
@@ -51,8 +50,8 @@ pub(super) fn define_score(
         let args = [
             w.weight(&s, inst.args[1]),
             w.at(&s, w.operand(index, 0)),
-            k.i64(dims[1] as i64),
-            k.i64(row_stride(dims[1]) as i64),
+            k.i64(product.steps as i64),
+            k.i64(product.x_stride as i64),
             s.rows,
             *targets,
             chosen,

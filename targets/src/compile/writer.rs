@@ -3,14 +3,14 @@
 
 use super::Inputs;
 use super::kernels::{Kernels, rms_norm_shape, slot};
-use crate::builder::{Kernel, Val};
+use crate::builder::{Func, Kernel, Val};
 use crate::kernels::{attention, kv_append, panel};
 use crate::pack::padded_rows;
-use crate::plan::{GraphPlan, Place, Step, row_stride};
+use crate::plan::{GraphPlan, Place, Step, row_bytes, row_stride};
 use crate::records::{frame, worker};
 use crate::sync::share;
 use cranelift_codegen::ir::types::*;
-use ir::{Arg, Graph, Op, Param, Rope, Type, ValueId};
+use ir::{Arg, DType, Graph, Op, Param, Rope, Type, ValueId};
 
 /// How a step is cut into shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,14 @@ enum Memory {
     Cache(Arg),
     Angles,
     Private,
+}
+
+/// One matrix product: its kernel, rows of the matrix, steps of a panel, bytes between rows of `x`.
+pub(super) struct Product<'k> {
+    pub(super) kernel: &'k Func,
+    pub(super) rows: u64,
+    pub(super) steps: u64,
+    pub(super) x_stride: u64,
 }
 
 impl Memory {
@@ -108,8 +116,8 @@ impl Writer<'_> {
     }
 
     fn memory(&self, v: ValueId) -> Memory {
-        let width = self.graph.value(v).ty.row_width();
-        Memory::Value(self.place(v), width.map_or(0, row_stride))
+        let stride = row_bytes(&self.graph.value(v).ty);
+        Memory::Value(self.place(v), stride.unwrap_or(0))
     }
 
     /// Address of a value.
@@ -179,6 +187,11 @@ impl Writer<'_> {
         self.graph.value(v).ty.row_width().expect("verified")
     }
 
+    /// Bytes from row to row of a value.
+    fn stride(&self, v: ValueId) -> i64 {
+        row_bytes(&self.graph.value(v).ty).expect("rows have strides") as i64
+    }
+
     pub(super) fn barrier(&self, s: &mut Scope) {
         let record = s.record;
         s.k.call(&self.kernels.barrier, &[record]);
@@ -228,7 +241,7 @@ impl Writer<'_> {
                 self.meet(s, Cut::Other, &reads, &writes);
                 self.linear(s, index, result, None);
             }
-            Op::Embed | Op::RmsNorm { .. } => {
+            Op::Embed | Op::RmsNorm { .. } | Op::QuantRows { .. } => {
                 self.meet(s, Cut::Rows, &reads, &writes);
                 self.row_wise(s, index);
             }
@@ -265,32 +278,51 @@ impl Writer<'_> {
 
     fn linear(&self, s: &Scope, index: usize, result: ValueId, residual: Option<ValueId>) {
         let inst = &self.graph.insts[index];
-        let (x, k) = (self.operand(index, 0), s.k);
-        let ty = self.graph.arg_type(self.inputs.module, inst.args[1]);
-        let (dtype, dims) = ty.as_weight().expect("verified");
-        let panels = k.i64((padded_rows(dims[0]) / panel::PANEL_ROWS) as i64);
+        let k = s.k;
+        let product = self.product(index);
+        let panels = k.i64((padded_rows(product.rows) / panel::PANEL_ROWS) as i64);
         let (first, end) = share(s.record, panels);
         let args = [
             self.weight(s, inst.args[1]),
-            self.at(s, x),
+            self.at(s, self.operand(index, 0)),
             self.at(s, result),
             self.optional_weight(s, inst.args.get(2)),
             residual.map_or_else(|| k.i64(0), |v| self.at(s, v)),
-            k.i64(dims[1] as i64),
-            k.i64(row_stride(dims[1]) as i64),
-            k.i64(row_stride(dims[0]) as i64),
+            k.i64(product.steps as i64),
+            k.i64(product.x_stride as i64),
+            k.i64(row_stride(product.rows) as i64),
             s.rows,
             first,
             end,
         ];
-        k.call(&self.kernels.linear[&dtype], &args);
+        k.call(product.kernel, &args);
+    }
+
+    /// What a `linear` multiplies, and with which kernel.
+    pub(super) fn product(&self, index: usize) -> Product<'_> {
+        let inst = &self.graph.insts[index];
+        let module = self.inputs.module;
+        let x = self.graph.arg_type(module, inst.args[0]);
+        let (dtype, width) = x.as_rows().expect("verified");
+        let (matrix, dims) =
+            self.graph.arg_type(module, inst.args[1]).as_weight().expect("verified");
+        let steps = match dtype {
+            DType::Int(format) => width / format.group_of(width),
+            _ => width,
+        };
+        Product {
+            kernel: &self.kernels.linear[&(dtype, matrix)],
+            rows: dims[0],
+            steps,
+            x_stride: row_bytes(&x).expect("rows have strides"),
+        }
     }
 
     fn row_wise(&self, s: &Scope, index: usize) {
         let inst = &self.graph.insts[index];
         let (k, x) = (s.k, self.operand(index, 0));
         let (first, end) = share(s.record, s.rows);
-        let stride = row_stride(self.width(inst.result)) as i64;
+        let stride = self.stride(inst.result);
         let y = self.at(s, inst.result) + first * stride;
         let rows = end - first;
         match &inst.op {
@@ -312,7 +344,15 @@ impl Writer<'_> {
                 let f = &made.expect("kernels were collected").1;
                 k.call(f, &[x, y, gain, rows, k.i64(stride)]);
             }
-            _ => unreachable!("row_wise serves embed and rms_norm"),
+            Op::QuantRows { group } => {
+                let x_stride = self.stride(x);
+                let groups = self.width(x) / u64::from(*group);
+                let x = self.at(s, x) + first * x_stride;
+                let strides = [k.i64(x_stride), k.i64(stride)];
+                let args = [x, y, k.i64(groups as i64), rows, strides[0], strides[1]];
+                k.call(&self.kernels.quant_rows[&u64::from(*group)], &args);
+            }
+            _ => unreachable!("row_wise serves embed, rms_norm and quant_rows"),
         }
     }
 

@@ -1,11 +1,13 @@
 //! `embed`: row `tokens[t]` of a table that is stored in panels, so that a tied head reads it too.
 
+use super::int_panel::{SCALES_BYTES, Shape};
 use super::panel::PANEL_ROWS;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
 use crate::math::f16_to_f32;
+use crate::target::Arch;
 use cranelift_codegen::ir::types::*;
-use ir::DType;
+use ir::{DType, IntFormat};
 
 /// Emits `embed` over one table format: parameters table, tokens, y, rows, width, y_stride.
 pub fn define(e: &mut Emitter, dtype: DType) -> Func {
@@ -35,12 +37,84 @@ fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], dtype: DType) {
     k.ret(&[]);
 }
 
+/// Emits `embed` over a table of integers: the same parameters.
+pub fn define_int(e: &mut Emitter, format: IntFormat) -> Func {
+    let f = e.declare(&format!("embed_{format}"), &[I64; 6], &[]);
+    e.define(&f, Tuning::Optimised, |k, args| int_body(k, args, format));
+    f
+}
+
+fn int_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], format: IntFormat) {
+    let [table, tokens, y, rows, width, y_stride] = args else {
+        unreachable!("six parameters are declared")
+    };
+    let to = k.var(*y);
+    // With one group a row any step does; the scales follow the last.
+    let shape = Shape { format, group: if format.group == 0 { 16 } else { format.group.into() } };
+    let groups = *width / shape.group as i64;
+    let panel_bytes = groups * shape.step_bytes() as i64 + shape.panel_bytes(0) as i64;
+    k.each(k.i64(0), *rows, 1, |t| {
+        let token = (*tokens + (t << 2)).load(I32, 0).uext(I64);
+        let lane = token & (PANEL_ROWS as i64 - 1);
+        let panel = *table + token / PANEL_ROWS as i64 * panel_bytes;
+        let sets = if shape.scales_per_group() { shape.quads_bytes() as i64 } else { 0 };
+        let end = panel + groups * shape.step_bytes() as i64;
+        k.each(k.i64(0), groups, 1, |g| {
+            let group = panel + g * shape.step_bytes() as i64;
+            let set = if shape.scales_per_group() { group + sets } else { end } + (lane << 1);
+            let half = |at: i32| f16_to_f32(set.load(I16, at).sext(I32).splat(I32X4)).lane(0);
+            let low = if format.zero { half(SCALES_BYTES as i32) } else { k.f32(0.0) };
+            let out = to.get() + g * (shape.group * 4) as i64;
+            int_group(k, group + (lane << 2), out, shape, half(0), low);
+        });
+        to.set(to.get() + *y_stride);
+    });
+    k.ret(&[]);
+}
+
+/// One group of a row: dwords of four (int8) or eight (int4) integers, a line apart.
+fn int_group<'k>(
+    k: &'k Kernel<'k>,
+    from: Val<'k>,
+    to: Val<'k>,
+    shape: Shape,
+    scale: Val<'k>,
+    low: Val<'k>,
+) {
+    let bits = i64::from(shape.format.bits);
+    let line = 4 * PANEL_ROWS as i64;
+    let (from, to) = (k.var(from), k.var(to));
+    // What x86-64 adds to make integers unsigned; AArch64 takes it from those that are.
+    let half = 1i64 << (bits - 1);
+    let (mask, bias) = (
+        (1i64 << bits) - 1,
+        match (k.facts.arch, shape.format.zero) {
+            (Arch::X64, false) => (0, -half),
+            (Arch::X64, true) => (0, 0),
+            (Arch::A64, false) => (half, -half),
+            (Arch::A64, true) => (half, 0),
+        },
+    );
+    k.each(k.i64(0), k.i64(shape.quads_bytes() as i64), line, |_| {
+        let four = from.get().load(I32, 0);
+        for i in 0..32 / bits {
+            // int4: the first four are low nibbles, the next four high ones.
+            let shift = if bits == 8 { 8 * i } else { 8 * (i % 4) + 4 * (i / 4) };
+            let q = (((four >> shift) & mask) ^ bias.0) + bias.1;
+            let x = scale * q.to_float(F32) + low;
+            to.get().store(4 * i as i32, x);
+        }
+        from.set(from.get() + line);
+        to.set(to.get() + 4 * (32 / bits));
+    });
+}
+
 fn load<'k>(at: Val<'k>, dtype: DType) -> Val<'k> {
     let half = || (at.load(I16, 0)).sext(I32);
     match dtype {
         DType::F32 => at.load(F32, 0),
         DType::BF16 => (half() << 16).cast(F32),
         DType::F16 => f16_to_f32(half().splat(I32X4)).lane(0),
-        DType::I32 => unreachable!("tables hold floats"),
+        DType::I32 | DType::Int(_) => unreachable!("tables hold floats"),
     }
 }

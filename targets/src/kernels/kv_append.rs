@@ -126,6 +126,6 @@ fn store_lane<'k>(to: Val<'k>, four: Val<'k>, lane: u8, dtype: DType, offset: i3
     match dtype {
         DType::F32 => to.store(offset, four.lane(lane)),
         DType::F16 => to.store_half(offset, f32_to_f16(four).lane(lane)),
-        DType::BF16 | DType::I32 => unreachable!("a cache holds f32 or f16"),
+        DType::BF16 | DType::I32 | DType::Int(_) => unreachable!("a cache holds f32 or f16"),
     }
 }

@@ -1,5 +1,6 @@
 //! `linear`: panels `first..end` of `x · wᵀ + bias + residual`, for every row.
 
+use super::int_panel::Shape;
 use super::panel::{PANEL_ROWS, Panel};
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
@@ -8,20 +9,54 @@ use cranelift_codegen::ir::types::*;
 /// Bytes of a panel's results in one row.
 const PANEL_BYTES: i64 = 4 * PANEL_ROWS as i64;
 
-/// Emits `linear` over one weight format: parameters w, x, y, bias or 0, residual or 0, k, x_stride,
-/// y_stride, rows, first panel, end panel. A call gives at most one of bias and residual.
-pub fn define(e: &mut Emitter, panel: &Panel) -> Func {
-    let f = e.declare(&format!("linear_{}", panel.dtype), &[I64; 11], &[]);
-    let panel = panel.clone();
-    e.define(&f, Tuning::Optimised, |k, args| body(k, args, &panel));
+/// What `linear` runs over: the kernel of a panel and how far panels are apart.
+#[derive(Clone)]
+pub struct Panels {
+    /// Its name in symbols.
+    pub name: String,
+    /// The kernel over any number of rows.
+    pub rows: Func,
+    /// Bytes of a panel for each of its steps: a `k` of floats, a group of integers.
+    pub step_bytes: u64,
+    /// Bytes of a panel beside its steps.
+    pub end_bytes: u64,
+}
+
+impl Panels {
+    /// Panels of floats.
+    pub fn floats(panel: &Panel) -> Panels {
+        Panels {
+            name: panel.dtype.to_string(),
+            rows: panel.rows.clone(),
+            step_bytes: panel.width * panel.dtype.bytes(),
+            end_bytes: 0,
+        }
+    }
+
+    /// Panels of integers.
+    pub fn ints(shape: Shape, rows: Func) -> Panels {
+        Panels {
+            name: format!("{}_x{}", shape.format, shape.group),
+            rows,
+            step_bytes: shape.step_bytes(),
+            end_bytes: shape.panel_bytes(0),
+        }
+    }
+}
+
+/// Emits `linear` over one kind of panels: parameters w, x, y, bias or 0, residual or 0, steps,
+/// x_stride, y_stride, rows, first panel, end panel. A call gives at most one of bias and residual.
+pub fn define(e: &mut Emitter, panels: &Panels) -> Func {
+    let f = e.declare(&format!("linear_{}", panels.name), &[I64; 11], &[]);
+    e.define(&f, Tuning::Optimised, |k, args| body(k, args, panels));
     f
 }
 
-fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], panel: &Panel) {
+fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], panels: &Panels) {
     let [w, x, y, bias, residual, length, x_stride, y_stride, rows, first, end] = args else {
         unreachable!("eleven parameters are declared")
     };
-    let panel_bytes = *length * (panel.width * panel.dtype.bytes()) as i64;
+    let panel_bytes = *length * panels.step_bytes as i64 + panels.end_bytes as i64;
     k.each(*first, *end, 1, |p| {
         let at = p * PANEL_BYTES;
         let to = *y + at;
@@ -34,7 +69,7 @@ fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], panel: &Panel) {
             },
         );
         let weights = *w + p * panel_bytes;
-        k.call(&panel.rows, &[weights, *x, to, *length, *x_stride, *y_stride, add, *rows]);
+        k.call(&panels.rows, &[weights, *x, to, *length, *x_stride, *y_stride, add, *rows]);
     });
     k.ret(&[]);
 }

@@ -6,9 +6,11 @@
 pub mod attention;
 pub mod elementwise;
 pub mod embed;
+pub mod int_panel;
 pub mod kv_append;
 pub mod linear;
 pub mod panel;
+pub mod quant_rows;
 pub mod rms_norm;
 pub mod rope;
 pub mod score;

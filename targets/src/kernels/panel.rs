@@ -87,7 +87,7 @@ fn slice_vectors(arch: Arch, m: u64) -> u64 {
 }
 
 /// Covers any number of rows with kernels of fixed counts, largest first.
-fn many_rows<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], by_rows: &[(u64, Func)]) {
+pub(super) fn many_rows<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], by_rows: &[(u64, Func)]) {
     let [w, x, y, length, x_stride, y_stride, residual, rows] = args else {
         unreachable!("eight parameters are declared")
     };
@@ -177,7 +177,8 @@ fn accumulate<'k>(
     k.each(whole, length, 1, |_| one(1));
 }
 
-fn write<'k>(
+/// Sums to `y`, a row of `vectors` after another, with the residual added where there is one.
+pub(super) fn write<'k>(
     sums: &[Var<'k>],
     y: Val<'k>,
     y_stride: Val<'k>,
@@ -206,7 +207,7 @@ fn load_weights<'k>(at: Val<'k>, offset: i32, dtype: DType) -> Val<'k> {
         DType::F32 => at.load(F32X4, offset),
         DType::BF16 => (at.load_u16x4(offset) << 16).cast(F32X4),
         DType::F16 => f16_to_f32(at.load_s16x4(offset)),
-        DType::I32 => unreachable!("weights are floats"),
+        DType::I32 | DType::Int(_) => unreachable!("these kernels take floats"),
     }
 }
 

@@ -1,0 +1,329 @@
+//! `y[t][r] = Σ_g s_x[t][g] · s_w[g][r] · Σ_k q_w[k][r] · q_x[t][k] (+ residual)`: quantised rows
+//! times one panel of integers.
+//!
+//! A panel is 32 weight rows. Per group of `k`: the integers in quads (int8: four `k` of each row;
+//! int4: eight, the first four in low nibbles), then 32 scales as f16, then 32 low ends if the
+//! format has them. With one group a row the scales stand once, at the end of the panel. x86-64
+//! holds unsigned integers (`q + 8`, `q + 128`), because its dot product takes unsigned by signed;
+//! AArch64 signed ones. The sum of a group is exact; groups are added in order with fused
+//! multiply-adds, so every kernel gives the same bits.
+
+use super::panel::PANEL_ROWS;
+use super::quant_rows::{NEGATIVE_SUM, SCALED_SUM, group_bytes};
+use crate::asm;
+use crate::builder::{Func, Kernel, Val, Var};
+use crate::emit::{Emitter, Tuning};
+use crate::math::f16_to_f32;
+use crate::target::Arch;
+use cranelift_codegen::ir::types::*;
+use half::f16;
+use ir::IntFormat;
+use ir::quant::{Quantised, quant_group};
+use std::ops::Range;
+
+/// What one kernel is specialised for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Format of the weights.
+    pub format: IntFormat,
+    /// Group of the activations; of the weights too, unless they have one group a row.
+    pub group: u64,
+}
+
+/// Bytes of 32 halves.
+pub const SCALES_BYTES: u64 = 2 * PANEL_ROWS;
+
+impl Shape {
+    /// Bytes of a group's integers.
+    pub fn quads_bytes(self) -> u64 {
+        self.group * PANEL_ROWS * u64::from(self.format.bits) / 8
+    }
+
+    /// Whether each group has scales of its own.
+    pub fn scales_per_group(self) -> bool {
+        self.format.group != 0
+    }
+
+    /// Bytes of a set of scales, low ends included.
+    pub fn set_bytes(self) -> u64 {
+        SCALES_BYTES * if self.format.zero { 2 } else { 1 }
+    }
+
+    /// Bytes from one group to the next.
+    pub fn step_bytes(self) -> u64 {
+        self.quads_bytes() + if self.scales_per_group() { self.set_bytes() } else { 0 }
+    }
+
+    /// Bytes of a panel with `groups` groups.
+    pub fn panel_bytes(self, groups: u64) -> u64 {
+        groups * self.step_bytes() + if self.scales_per_group() { 0 } else { self.set_bytes() }
+    }
+
+    /// `log2` of what the stored integers exceed the signed ones by, times the sum of activations:
+    /// the sum of products starts at minus that.
+    fn offset_log2(self, arch: Arch) -> Option<i64> {
+        (arch == Arch::X64 && !self.format.zero).then_some(i64::from(self.format.bits) - 1)
+    }
+}
+
+/// Emits the kernel over any number of rows: parameters w, x, y, groups, x_stride, y_stride,
+/// residual or 0, rows.
+pub fn define(e: &mut Emitter, shape: Shape) -> Func {
+    let name = format!("int_panel_{}_x{}", shape.format, shape.group);
+    let counts: &[u64] = match (e.target.facts.arch, e.target.facts.avx512vnni) {
+        (Arch::X64, true) => &[6, 4, 2, 1],
+        (Arch::X64, false) => &[2, 1],
+        (Arch::A64, _) => &[4, 2, 1],
+    };
+    let by_rows: Vec<(u64, Func)> =
+        counts.iter().map(|&m| (m, define_rows(e, &format!("{name}_m{m}"), shape, m))).collect();
+    let rows = e.declare(&name, &[I64; 8], &[]);
+    e.define(&rows, Tuning::Optimised, |k, args| super::panel::many_rows(k, args, &by_rows));
+    rows
+}
+
+fn define_rows(e: &mut Emitter, name: &str, shape: Shape, m: u64) -> Func {
+    let f = e.declare(name, &[I64; 7], &[]);
+    if e.target.facts.avx512vnni {
+        let code = asm::x64_int::panel(shape, m);
+        e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
+    } else {
+        e.define(&f, Tuning::Ordered, |k, args| clif_rows(k, args, shape, m));
+    }
+    f
+}
+
+/// Vectors of four weight rows accumulated at once.
+const SLICE: u64 = 2;
+
+fn clif_rows<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], shape: Shape, m: u64) {
+    let [w, x, y, groups, x_stride, y_stride, residual] = args else {
+        unreachable!("seven parameters are declared")
+    };
+    for first in (0..PANEL_ROWS / 4).step_by(SLICE as usize) {
+        let sums = k.vars((m * SLICE) as usize, k.f32x4(0.0));
+        let at = k.var(*w + (first * 16) as i64);
+        let rows = std::iter::successors(Some(*x), |x| Some(*x + *x_stride));
+        let xs: Vec<Var> = rows.take(m as usize).map(|x| k.var(x)).collect();
+        k.each(k.i64(0), *groups, 1, |_| {
+            one_group(k, shape, first, at.get(), &xs, &sums);
+            at.set(at.get() + shape.step_bytes() as i64);
+            xs.iter().for_each(|x| x.set(x.get() + group_bytes(shape.group) as i64));
+        });
+        if !shape.scales_per_group() {
+            scale_rows(shape, first, at.get(), &sums);
+        }
+        let place = (first * 16) as i32;
+        k.if_else(
+            residual.is(0),
+            || super::panel::write(&sums, *y, *y_stride, None, place, SLICE),
+            || super::panel::write(&sums, *y, *y_stride, Some(*residual), place, SLICE),
+        );
+    }
+    k.ret(&[]);
+}
+
+/// One group of `k` into the running sums.
+fn one_group<'k>(
+    k: &'k Kernel<'k>,
+    shape: Shape,
+    first: u64,
+    w: Val<'k>,
+    xs: &[Var<'k>],
+    sums: &[Var<'k>],
+) {
+    let group = shape.group as i32;
+    let products: Vec<Vec<Val>> =
+        xs.iter().map(|x| vec![start(k, shape, x.get(), group); SLICE as usize]).collect();
+    let products = dots(k, shape, w, xs, products);
+    for (t, x) in xs.iter().enumerate() {
+        let scale = x.get().load(F32, group).splat(F32X4);
+        for (j, product) in products[t].iter().enumerate() {
+            let sum = sums[t * SLICE as usize + j];
+            let product = product.to_float(F32X4);
+            if !shape.scales_per_group() {
+                sum.fma(product, scale);
+                continue;
+            }
+            let at = shape.quads_bytes() as i32 - first as i32 * 8 + j as i32 * 8;
+            sum.fma(product, halves(w, at) * scale);
+            if shape.format.zero {
+                let low = halves(w, at + SCALES_BYTES as i32);
+                sum.fma(low, x.get().load(F32, group + SCALED_SUM).splat(F32X4));
+            }
+        }
+    }
+}
+
+/// Where the sum of products starts: minus the offset of the stored integers.
+fn start<'k>(k: &'k Kernel<'k>, shape: Shape, x: Val<'k>, group: i32) -> Val<'k> {
+    let arch = k.facts.arch;
+    match (shape.offset_log2(arch), arch) {
+        (Some(log2), _) => x.load(I32, group + NEGATIVE_SUM).splat(I32X4) << log2,
+        // Low ends count from unsigned integers, AArch64 holds them less half the range.
+        (None, Arch::A64) if shape.format.zero => {
+            let log2 = i64::from(shape.format.bits) - 1;
+            -(x.load(I32, group + NEGATIVE_SUM).splat(I32X4) << log2)
+        }
+        _ => k.i32x4(0),
+    }
+}
+
+/// All products of a group.
+fn dots<'k>(
+    k: &'k Kernel<'k>,
+    shape: Shape,
+    w: Val<'k>,
+    xs: &[Var<'k>],
+    mut sums: Vec<Vec<Val<'k>>>,
+) -> Vec<Vec<Val<'k>>> {
+    let quad = |x: Val<'k>, at: u64| x.load(I32, at as i32).splat(I32X4).cast(I8X16);
+    let line = 4 * PANEL_ROWS;
+    if shape.format.bits == 8 {
+        for q in 0..shape.group / 4 {
+            for j in 0..SLICE {
+                let weights = w.load(I8X16, (q * line + j * 16) as i32);
+                for (x, sums) in xs.iter().zip(&mut sums) {
+                    let sum = &mut sums[j as usize];
+                    *sum = sum.dot_i8(weights, quad(x.get(), q * 4));
+                }
+            }
+        }
+        return sums;
+    }
+    for q in 0..shape.group / 8 {
+        for j in 0..SLICE {
+            let both = w.load(I8X16, (q * line + j * 16) as i32);
+            for (half, weights) in nibbles(k, both).into_iter().enumerate() {
+                for (x, sums) in xs.iter().zip(&mut sums) {
+                    let sum = &mut sums[j as usize];
+                    *sum = sum.dot_i8(weights, quad(x.get(), q * 8 + half as u64 * 4));
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// Low and high nibbles of sixteen bytes: unsigned on x86-64, signed on AArch64.
+fn nibbles<'k>(k: &'k Kernel<'k>, both: Val<'k>) -> [Val<'k>; 2] {
+    match k.facts.arch {
+        Arch::X64 => {
+            let mask = k.vector(I8X16, &[0x0f; 16]);
+            [both & mask, (both.cast(I16X8) >> 4).cast(I8X16) & mask]
+        }
+        Arch::A64 => [(both << 4).sshr(4), both.sshr(4)],
+    }
+}
+
+/// Four scales or low ends.
+fn halves<'k>(w: Val<'k>, at: i32) -> Val<'k> {
+    f16_to_f32(w.load_s16x4(at))
+}
+
+/// The scales of a whole row.
+fn scale_rows<'k>(shape: Shape, first: u64, w: Val<'k>, sums: &[Var<'k>]) {
+    let _ = shape;
+    for row in sums.chunks(SLICE as usize) {
+        for (j, sum) in row.iter().enumerate() {
+            sum.set(sum.get() * halves(w, j as i32 * 8 - first as i32 * 8));
+        }
+    }
+}
+
+/// Panel `p` of a matrix as the kernels read it; rows beyond the last are zero.
+pub fn pack(matrix: &Quantised, shape: Shape, p: usize, arch: Arch) -> Vec<u8> {
+    let columns = matrix.dims[1] as usize;
+    let group = shape.group as usize;
+    let first = p * PANEL_ROWS as usize;
+    let rows = first..(first + PANEL_ROWS as usize);
+    let exists = |row: &usize| *row < matrix.dims[0] as usize;
+    let mut bytes = Vec::with_capacity(shape.panel_bytes((columns / group) as u64) as usize);
+    for g in 0..columns / group {
+        quads(matrix, shape, rows.clone(), g * group, arch, &mut bytes);
+        if shape.scales_per_group() {
+            let at = |row: usize| row * (columns / group) + g;
+            set(matrix, rows.clone().map(|r| exists(&r).then(|| at(r))), &mut bytes);
+        }
+    }
+    if !shape.scales_per_group() {
+        set(matrix, rows.map(|r| exists(&r).then_some(r)), &mut bytes);
+    }
+    bytes
+}
+
+/// The integers of one group, `start..start + group` of each row.
+fn quads(
+    matrix: &Quantised,
+    shape: Shape,
+    rows: Range<usize>,
+    start: usize,
+    arch: Arch,
+    bytes: &mut Vec<u8>,
+) {
+    let columns = matrix.dims[1] as usize;
+    let byte = |row: usize, k: usize| -> u8 {
+        let exists = row < matrix.dims[0] as usize;
+        let q = if exists { matrix.q[row * columns + k] } else { 0 };
+        stored(q, exists, shape.format, arch)
+    };
+    if shape.format.bits == 8 {
+        for k in (start..start + shape.group as usize).step_by(4) {
+            bytes.extend(
+                rows.clone().flat_map(|r| (0..4).map(move |i| (r, k + i))).map(|(r, k)| byte(r, k)),
+            );
+        }
+        return;
+    }
+    for k in (start..start + shape.group as usize).step_by(8) {
+        let places = rows.clone().flat_map(|r| (0..4).map(move |i| (r, k + i)));
+        bytes.extend(places.map(|(r, k)| byte(r, k) & 15 | byte(r, k + 4) << 4));
+    }
+}
+
+/// An integer as a target's dot product wants it.
+fn stored(q: i16, exists: bool, format: IntFormat, arch: Arch) -> u8 {
+    let half = 1i16 << (format.bits - 1);
+    match (arch, format.zero) {
+        (Arch::X64, false) => (q + half) as u8,
+        (Arch::X64, true) | (Arch::A64, false) => q as u8,
+        (Arch::A64, true) if exists => (q - half) as u8,
+        (Arch::A64, true) => -half as u8,
+    }
+}
+
+/// Scales of 32 rows as f16, then their low ends if there are any.
+fn set(matrix: &Quantised, places: impl Iterator<Item = Option<usize>>, bytes: &mut Vec<u8>) {
+    let places: Vec<Option<usize>> = places.collect();
+    let mut add = |from: &[f32]| {
+        let values = places.iter().map(|at| at.map_or(0.0, |at| from[at]));
+        bytes.extend(values.flat_map(|x| f16::from_f32(x).to_le_bytes()));
+    };
+    add(&matrix.scales);
+    if matrix.format.zero {
+        add(&matrix.lows);
+    }
+}
+
+/// The plain reference: one row of `matrix` times one row of f32 quantised in groups.
+pub fn reference(matrix: &Quantised, shape: Shape, row: usize, x: &[f32], fused: bool) -> f32 {
+    let columns = matrix.dims[1] as usize;
+    let fma = |a: f32, b: f32, c: f32| if fused { a.mul_add(b, c) } else { a * b + c };
+    let groups = columns / shape.group as usize;
+    let mut total = 0f32;
+    for (g, x) in x.chunks(shape.group as usize).enumerate() {
+        let (q, x_scale, sum) = quant_group(x);
+        let weights = &matrix.q[row * columns + g * shape.group as usize..][..q.len()];
+        let product: i32 = weights.iter().zip(&q).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
+        if !shape.scales_per_group() {
+            total = fma(product as f32, x_scale, total);
+            continue;
+        }
+        let at = row * groups + g;
+        total = fma(product as f32, matrix.scales[at] * x_scale, total);
+        if matrix.format.zero {
+            total = fma(matrix.lows[at], x_scale * sum as f32, total);
+        }
+    }
+    if shape.scales_per_group() { total } else { total * matrix.scales[row] }
+}

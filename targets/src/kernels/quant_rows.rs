@@ -1,0 +1,84 @@
+//! `quant_rows`: rows of f32 to int8 in groups, as `ir::quant::quant_group` defines it.
+//!
+//! A quantised row is its groups one after another, each the integers and then a record of 16
+//! bytes: `f32` scale, `i32` minus the sum of the integers, `f32` scale times the sum, 4 bytes of
+//! nothing. A kernel that multiplies it needs one pointer, and what it reads for a group is together.
+
+use crate::builder::{Func, Kernel, Val};
+use crate::emit::{Emitter, Tuning};
+use cranelift_codegen::ir::types::*;
+
+/// Bytes of a group's record.
+pub const RECORD_BYTES: u64 = 16;
+/// In a record: minus the sum of the integers.
+pub const NEGATIVE_SUM: i32 = 4;
+/// In a record: scale times the sum of the integers.
+pub const SCALED_SUM: i32 = 8;
+
+/// Bytes of a group and its record.
+pub fn group_bytes(group: u64) -> u64 {
+    group + RECORD_BYTES
+}
+
+/// Bytes from one quantised row to the next.
+pub fn row_stride(width: u64, group: u64) -> u64 {
+    (width / group * group_bytes(group)).next_multiple_of(64)
+}
+
+/// Emits `quant_rows` for groups of `group`, a multiple of 16: parameters x, y, groups of a row,
+/// rows, x_stride, y_stride.
+pub fn define(e: &mut Emitter, group: u64) -> Func {
+    let f = e.declare(&format!("quant_rows_g{group}"), &[I64; 6], &[]);
+    e.define(&f, Tuning::Optimised, |k, args| {
+        let [x, y, groups, rows, x_stride, y_stride] = args else {
+            unreachable!("six parameters are declared")
+        };
+        let (x, y) = (k.var(*x), k.var(*y));
+        k.each(k.i64(0), *rows, 1, |_| {
+            let (from, to) = (k.var(x.get()), k.var(y.get()));
+            k.each(k.i64(0), *groups, 1, |_| {
+                one_group(k, from.get(), to.get(), group);
+                from.set(from.get() + group as i64 * 4);
+                to.set(to.get() + group_bytes(group) as i64);
+            });
+            x.set(x.get() + *x_stride);
+            y.set(y.get() + *y_stride);
+        });
+        k.ret(&[]);
+    });
+    f
+}
+
+fn one_group<'k>(k: &'k Kernel<'k>, x: Val<'k>, y: Val<'k>, group: u64) {
+    let magnitude = |v: Val<'k>| (v.cast(I32X4) & k.i32x4(i32::MAX)).cast(F32X4);
+    let largest = k.var(k.f32x4(0.0));
+    k.each(k.i64(0), k.i64(group as i64 * 4), 16, |i| {
+        largest.set(largest.get().pmax(magnitude((x + i).load(F32X4, 0))));
+    });
+    let largest = largest.get().max_lanes();
+    let some = k.f32(0.0).flt(largest);
+    let inverse = some.select(k.f32(127.0) / largest, k.f32(0.0)).splat(F32X4);
+    let scale = largest * (1.0 / 127.0);
+    let sum = k.var(k.i32x4(0));
+    k.each(k.i64(0), k.i64(group as i64), 16, |i| {
+        let from = x + (i << 2);
+        let four = |j: i32| round(k, from.load(F32X4, j * 16) * inverse);
+        let all = [four(0), four(1), four(2), four(3)];
+        sum.add((all[0] + all[1]) + (all[2] + all[3]));
+        let (low, high) = (all[0].snarrow(all[1]), all[2].snarrow(all[3]));
+        (y + i).store(0, low.snarrow(high));
+    });
+    let sums = sum.get();
+    let sum = (sums.lane(0) + sums.lane(1)) + (sums.lane(2) + sums.lane(3));
+    y.store(group as i32, scale);
+    y.store(group as i32 + NEGATIVE_SUM, -sum);
+    y.store(group as i32 + SCALED_SUM, scale * sum.to_float(F32));
+    y.store(group as i32 + SCALED_SUM + 4, k.i32(0));
+}
+
+/// Four floats within ±2^22 to the nearest integers, ties to even: adding `1.5 · 2^23` leaves them
+/// in the low bits.
+fn round<'k>(k: &'k Kernel<'k>, x: Val<'k>) -> Val<'k> {
+    let magic = k.f32x4(12_582_912.0);
+    (x + magic).cast(I32X4) - magic.cast(I32X4)
+}
