@@ -290,7 +290,7 @@ fn score_is_log_softmax_of_the_targets() {
     for (i, vocab) in VOCABS.into_iter().enumerate() {
         let define = |e: &mut Emitter| -> Vec<Func> {
             let panel = panel::define(e, DType::F32, panel::PANEL_ROWS);
-            let linear = linear::define(e, &panel);
+            let linear = linear::define(e, &linear::Panels::floats(&panel));
             let pieces = score::define_pieces(e, &linear, vocab as u64);
             vec![pieces, score::define_merge(e, vocab as u64)]
         };

@@ -1,86 +1,110 @@
-//! Integer panels against their reference, bit for bit.
+//! Integer panels and `quant_rows` against their references, bit for bit.
 
-use cranelift_codegen::ir::types::I64;
-use ir::quant::Quantised;
+use ir::quant::{Quantised, quant_group};
 use ir::{IntFormat, Tensor};
 use targets::kernels::int_panel::{self, Shape};
 use targets::kernels::quant_rows;
 use targets::{Arch, Emitter, Target, jit};
 
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut s = seed;
-    (0..n)
-        .map(|_| {
-            s = s.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            ((s >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 3.0
-        })
-        .collect()
+/// Formats, and the group of the activations they meet.
+const FORMATS: [(&str, u64); 10] = [
+    ("i8g32", 32),
+    ("i8g96", 96),
+    ("i8g64z", 64),
+    ("i8row", 32),
+    ("i8row", 64),
+    ("i4g16", 16),
+    ("i4g32", 32),
+    ("i4g32z", 32),
+    ("i4g96", 96),
+    ("i4row", 32),
+];
+
+/// Rows and columns of the matrix: the second panel is not full.
+const ROWS: usize = 40;
+const COLUMNS: usize = 192;
+/// Rows of activations: more than any one kernel takes.
+const TOKENS: usize = 9;
+
+type PanelKernel =
+    extern "sysv64" fn(*const u8, *const u8, *mut f32, u64, u64, u64, *const f32, u64);
+type QuantRows = extern "sysv64" fn(*const f32, *mut u8, u64, u64, u64, u64);
+
+/// Reproducible numbers in ±1.5.
+fn noise(n: usize, mut seed: u64) -> Vec<f32> {
+    let mut next = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((seed >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 3.0
+    };
+    (0..n).map(|_| next()).collect()
 }
 
+#[cfg(target_arch = "x86_64")]
 #[test]
-fn equals_the_reference() {
+fn integer_panels_equal_their_reference() {
     for cpu in ["x86-64", "x86-64-v3", "native"] {
-        for name in
-            ["i8g32", "i4g32", "i4g32z", "i8g96", "i8row", "i4row", "i4g16", "i8g64z", "i4g96"]
-        {
+        let target = Target::new("x86_64-unknown-linux-gnu", Some(cpu), "").expect("known");
+        for (name, group) in FORMATS {
             let format = IntFormat::from_name(name).expect("a format");
-            let group = if format.group == 0 { 32 } else { u64::from(format.group) };
-            check(cpu, format, Shape { format, group });
+            check(&target, Shape { format, group });
         }
     }
 }
 
-fn check(cpu: &str, format: IntFormat, shape: Shape) {
-    let target = Target::new("x86_64-unknown-linux-gnu", Some(cpu), "").expect("known");
-    let (rows, columns) = (40usize, 192usize);
-    let tensor = Tensor { dims: vec![40, 192], data: noise(rows * columns, 5) };
-    let matrix = Quantised::round(&tensor, format);
-    let mut sink = jit::module(&target);
-    let mut e = Emitter::new(&target, &mut sink, "t", false);
-    let (panel, quant) =
-        (int_panel::define(&mut e, shape), quant_rows::define(&mut e, shape.group));
+fn check(target: &Target, shape: Shape) {
+    let tensor = Tensor { dims: vec![ROWS as u64, COLUMNS as u64], data: noise(ROWS * COLUMNS, 5) };
+    let matrix = Quantised::round(&tensor, shape.format);
+    let mut sink = jit::module(target);
+    let mut e = Emitter::new(target, &mut sink, "t", false);
+    let panel = int_panel::define(&mut e, shape);
+    let quantise = quant_rows::define(&mut e, shape.group);
     let code = jit::Code::new(sink);
     // SAFETY: the functions take the parameters that their docs name.
-    let (panel, quant): (
-        extern "sysv64" fn(*const u8, *const u8, *mut f32, u64, u64, u64, *const f32, u64),
-        extern "sysv64" fn(*const f32, *mut u8, u64, u64, u64, u64),
-    ) = unsafe {
-        (std::mem::transmute(code.function(panel.id)), std::mem::transmute(code.function(quant.id)))
+    let (panel, quantise): (PanelKernel, QuantRows) = unsafe {
+        (
+            std::mem::transmute::<*const u8, PanelKernel>(code.function(panel.id)),
+            std::mem::transmute::<*const u8, QuantRows>(code.function(quantise.id)),
+        )
     };
-    let _ = I64;
-    let m = 9usize;
-    let x = noise(m * columns, 77);
-    let stride = quant_rows::row_stride(columns as u64, shape.group);
-    let groups = columns as u64 / shape.group;
-    let mut xq = vec![0u8; m * stride as usize];
-    quant(x.as_ptr(), xq.as_mut_ptr(), groups, m as u64, columns as u64 * 4, stride);
-    for p in 0..2 {
+    let x = noise(TOKENS * COLUMNS, 77);
+    let stride = quant_rows::row_stride(COLUMNS as u64, shape.group);
+    let groups = COLUMNS as u64 / shape.group;
+    let mut rows = vec![0u8; TOKENS * stride as usize];
+    quantise(x.as_ptr(), rows.as_mut_ptr(), groups, TOKENS as u64, COLUMNS as u64 * 4, stride);
+    check_rows(&x, &rows, shape.group as usize, stride as usize);
+    let residual = noise(TOKENS * 32, 3);
+    for p in 0..ROWS.div_ceil(32) {
         let w = int_panel::pack(&matrix, shape, p, Arch::X64);
-        assert_eq!(w.len() as u64, shape.panel_bytes(groups));
-        for residual in [false, true] {
-            let r = noise(m * 32, 3);
-            let mut y = vec![0f32; m * 32];
-            let at = if residual { r.as_ptr() } else { std::ptr::null() };
-            panel(w.as_ptr(), xq.as_ptr(), y.as_mut_ptr(), groups, stride, 128, at, m as u64);
-            for t in 0..m {
-                for row in 0..32 {
-                    let n = p * 32 + row;
-                    let x = &x[t * columns..][..columns];
-                    let mut expected = if n < rows {
-                        int_panel::reference(&matrix, shape, n, x, target.facts.fma)
-                    } else {
-                        0.0
-                    };
-                    if residual {
-                        expected += r[t * 32 + row];
-                    }
-                    let found = y[t * 32 + row];
-                    assert!(
-                        found == expected,
-                        "{cpu} {format} row {n} token {t}: {found} {expected}"
-                    );
-                }
+        assert_eq!(w.len() as u64, shape.panel_bytes(groups), "{shape:?}");
+        for residual in [None, Some(&residual)] {
+            let mut y = vec![0f32; TOKENS * 32];
+            let added = residual.map_or(std::ptr::null(), |r| r.as_ptr());
+            let tokens = TOKENS as u64;
+            panel(w.as_ptr(), rows.as_ptr(), y.as_mut_ptr(), groups, stride, 128, added, tokens);
+            for (i, found) in y.iter().enumerate() {
+                let (t, n) = (i / 32, p * 32 + i % 32);
+                let x = &x[t * COLUMNS..][..COLUMNS];
+                let product = match n < ROWS {
+                    true => int_panel::reference(&matrix, shape, n, x, target.facts.fma),
+                    false => 0.0,
+                };
+                let expected = product + residual.map_or(0.0, |r| r[i]);
+                assert!(*found == expected, "{shape:?} on {}, row {n}, token {t}", target.cpu);
             }
+        }
+    }
+}
+
+/// Integers, scales and sums of quantised rows.
+fn check_rows(x: &[f32], rows: &[u8], group: usize, stride: usize) {
+    for (t, x) in x.chunks(COLUMNS).enumerate() {
+        for (g, x) in x.chunks(group).enumerate() {
+            let at = &rows[t * stride + g * quant_rows::group_bytes(group as u64) as usize..];
+            let (q, scale, sum) = quant_group(x);
+            let found: Vec<i8> = at[..group].iter().map(|&b| b as i8).collect();
+            assert_eq!(found, q, "token {t}, group {g}");
+            assert_eq!(at[group..group + 4], scale.to_le_bytes(), "scale of {t}, {g}");
+            assert_eq!(at[group + 4..group + 8], (-sum).to_le_bytes(), "sum of {t}, {g}");
         }
     }
 }
