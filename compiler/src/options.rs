@@ -195,9 +195,7 @@ impl ModelFlags {
         let cpu = codegen.cpu.as_deref().unwrap_or("native");
         let target = self.make_target(&host, Some(cpu), &codegen.features)?;
         let here = self.make_target(&host, Some("native"), "")?.features;
-        // cx16 is not looked for on this machine, and no code of ours uses it.
-        let missing = target.features.difference(&here).filter(|name| **name != "cx16");
-        let missing: Vec<&str> = missing.copied().collect();
+        let missing: Vec<&str> = target.features.difference(&here).copied().collect();
         match missing.is_empty() {
             true => Ok(target),
             false => Err(Error::new("IG0402", "this machine cannot run the code")

@@ -62,8 +62,10 @@ impl Pool {
         self.threads.iter().for_each(|t| t.thread().unpark());
         // SAFETY: the caller vouches for task and argument.
         unsafe { task(argument, 0) };
+        let start = Instant::now();
         while shared.left.load(Ordering::Acquire) != 0 {
-            std::hint::spin_loop();
+            // A worker that is late has lost its core; it may need this one.
+            if start.elapsed() < SPIN { std::hint::spin_loop() } else { thread::yield_now() }
         }
     }
 }

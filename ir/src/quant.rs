@@ -64,26 +64,56 @@ struct Group {
 impl Group {
     fn round(x: &[f32], format: IntFormat) -> Group {
         let candidates = if format.zero { with_low(x, format) } else { symmetric(x, format) };
-        let rounded = candidates.into_iter().map(|(scale, low)| Group::at(x, format, scale, low));
-        let best = rounded.min_by(|a, b| a.1.total_cmp(&b.1));
-        best.expect("there are candidates").0
+        let stored = candidates.into_iter().map(|(scale, low)| (f16_value(scale), f16_value(low)));
+        let errors =
+            stored.map(|(scale, low)| (Grid::new(format, scale, low).error(x), scale, low));
+        let (_, scale, low) =
+            errors.min_by(|a, b| a.0.total_cmp(&b.0)).expect("there are candidates");
+        let grid = Grid::new(format, scale, low);
+        Group { q: x.iter().map(|&x| grid.nearest(x) as i16).collect(), scale, low }
     }
+}
 
-    /// The group at a scale and low end, with its squared error.
-    fn at(x: &[f32], format: IntFormat, scale: f32, low: f32) -> (Group, f64) {
-        let (scale, low) = (f16_value(scale), f16_value(low));
+/// The values that a scale and a low end can express.
+#[derive(Clone, Copy)]
+struct Grid {
+    scale: f32,
+    inverse: f32,
+    low: f32,
+    least: f32,
+    most: f32,
+}
+
+/// Adding and taking away `1.5 · 2^23` rounds a small float to the nearest integer, ties to even.
+const ROUND: f32 = 12_582_912.0;
+/// Partial sums, so that the compiler may use vectors.
+const LANES: usize = 16;
+
+impl Grid {
+    fn new(format: IntFormat, scale: f32, low: f32) -> Grid {
         let (least, most) = range(format);
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-        let q: Vec<i16> = x
-            .iter()
-            .map(|&x| ((x - low) * inverse).round_ties_even().clamp(least, most) as i16)
-            .collect();
-        let error = x.iter().zip(&q).map(|(&x, &q)| {
-            let e = f64::from(x) - f64::from(scale * f32::from(q) + low);
-            e * e
-        });
-        let error = error.sum();
-        (Group { q, scale, low }, error)
+        Grid { scale, inverse, low, least, most }
+    }
+
+    /// The integer nearest to `x`.
+    fn nearest(self, x: f32) -> f32 {
+        let q = (x - self.low) * self.inverse;
+        // Bounded first: the trick needs small numbers.
+        let q = q.max(self.least).min(self.most);
+        (q + ROUND) - ROUND
+    }
+
+    /// Sum of squared errors; the group is a multiple of 16 elements.
+    fn error(self, x: &[f32]) -> f32 {
+        let mut sums = [0f32; LANES];
+        for x in x.chunks_exact(LANES) {
+            for (sum, &x) in sums.iter_mut().zip(x) {
+                let e = x - (self.scale * self.nearest(x) + self.low);
+                *sum += e * e;
+            }
+        }
+        sums.iter().sum()
     }
 }
 

@@ -83,7 +83,6 @@ const X64_FEATURES: &[(&str, &str)] = &[
     ("sse4.1", "has_sse41"),
     ("sse4.2", "has_sse42"),
     ("popcnt", "has_popcnt"),
-    ("cx16", "has_cmpxchg16b"),
     ("avx", "has_avx"),
     ("avx2", "has_avx2"),
     ("fma", "has_fma"),
@@ -109,7 +108,7 @@ const A64_FEATURES: &[(&str, &str)] = &[
     ("bf16", ""),
 ];
 
-const V2: &[&str] = &["cx16", "popcnt", "sse3", "ssse3", "sse4.1", "sse4.2"];
+const V2: &[&str] = &["popcnt", "sse3", "ssse3", "sse4.1", "sse4.2"];
 const V3: &[&str] = &["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt"];
 const V4: &[&str] = &["avx512f", "avx512vl", "avx512dq", "avx512bw"];
 
