@@ -82,7 +82,7 @@ fn best() -> &'static str {
 
 #[test]
 fn chunks_change_nothing() {
-    for (name, line) in SHIPPED.into_iter().zip(FORMATS) {
+    for (name, line) in SHIPPED.into_iter().cycle().zip(FORMATS) {
         let model = model(&shipped(name), line);
         for cpu in Machine::host_cpus() {
             let expected = logits(&mut session(&model, cpu, 64, 1), PROMPT as usize);
@@ -96,7 +96,7 @@ fn chunks_change_nothing() {
 
 #[test]
 fn workers_change_nothing() {
-    for (name, line) in SHIPPED.into_iter().zip(FORMATS) {
+    for (name, line) in SHIPPED.into_iter().cycle().zip(FORMATS) {
         let model = model(&shipped(name), line);
         let expected = logits(&mut session(&model, best(), 64, 1), 290);
         for (workers, chunk, at_once) in [(2, 64, 290), (2, 16, 250), (3, 64, 290), (3, 50, 290)] {
@@ -140,7 +140,7 @@ fn cpus_that_round_alike_agree() {
 
 #[test]
 fn a_conversation_goes_on_as_if_it_had_not_been_saved_or_cut() {
-    for (name, line) in SHIPPED.into_iter().zip(FORMATS) {
+    for (name, line) in SHIPPED.into_iter().cycle().zip(FORMATS) {
         let model = model(&shipped(name), line);
         let mut session = session(&model, best(), 64, 1);
         feed(&mut session, 290);

@@ -1,5 +1,7 @@
 //! What is in a library: nothing undefined, its own names only, the same bytes each time.
 
+use clap::ValueEnum;
+use ingot::options::Quant;
 use ingot_tests::folder;
 use ingot_tests::machine::{A64, Language, Machine, X64, words};
 use ingot_tests::model::{SHIPPED, build, shipped};
@@ -71,7 +73,9 @@ fn library(model: &Path, dir: &Path, line: &str) -> (Vec<u8>, Vec<u8>) {
 fn nothing_is_undefined_on_any_target() {
     let model = shipped(SHIPPED[1]);
     for (triple, cpu) in every_target() {
-        for quant in ["f32", "f16", "bf16"] {
+        for quant in Quant::value_variants() {
+            let quant = quant.to_possible_value().expect("none is hidden");
+            let quant = quant.get_name();
             let dir = folder();
             let line = format!("--target {triple} -C target-cpu={cpu} --quant {quant}");
             let (archive, _) = library(&model, dir.path(), &line);
