@@ -39,8 +39,7 @@ fn distance(found: &[f32], expected: &[f32]) -> f32 {
 
 fn cpus() -> Vec<Target> {
     let cpus = Machine::host_cpus().into_iter();
-    let target = |cpu| Target::new(Machine::host().triple, Some(cpu), "").expect("known");
-    cpus.chain(["native"]).map(target).collect()
+    cpus.map(|cpu| Machine::host().target(cpu)).collect()
 }
 
 fn shapes() -> Vec<(&'static str, Sample)> {

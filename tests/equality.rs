@@ -9,7 +9,6 @@ use ingot_tests::model::{SHIPPED, flags, shipped};
 use ir::{Arg, Module, Op, verify};
 use runtime::Options;
 use std::path::Path;
-use targets::Target;
 
 /// Tokens of the prompt: more than a chunk, a panel of keys, and a block of attention.
 const PROMPT: u32 = 290;
@@ -23,15 +22,12 @@ fn model(path: &Path, line: &str) -> Model {
     prepare(&flags(path, Path::new("unused"), line).model).expect("a model that ships")
 }
 
-fn target(cpu: &str) -> Target {
-    Target::new(Machine::host().triple, Some(cpu), "").expect("a target of this machine")
-}
-
 fn session(model: &Model, cpu: &str, chunk: u64, workers: u32) -> Session {
     let options =
         Options { name: "m".into(), chunk, max_workers: 4, embed: false, keep_text: false };
     let (module, blobs) = (&model.module, &model.blobs);
-    let session = Session::new(module, blobs, &target(cpu), &options, workers, &|_| {});
+    let session =
+        Session::new(module, blobs, &Machine::host().target(cpu), &options, workers, &|_| {});
     let mut session = session.expect("compiles");
     session.reset().expect("starts");
     session
@@ -127,9 +123,8 @@ fn cpus_that_round_alike_agree() {
             .into_iter()
             .map(|cpu| (cpu, logits(&mut session(&model, cpu, 64, 1), 290)))
             .collect();
-        // x86-64 and -v2 have no fused multiply-add.
         let (fused, plain): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|(cpu, _)| !["x86-64", "x86-64-v2"].contains(cpu));
+            all.into_iter().partition(|(cpu, _)| Machine::host().fuses(cpu));
         for group in [fused, plain] {
             for pair in group.windows(2) {
                 assert!(pair[0].1 == pair[1].1, "{line}: {} and {}", pair[0].0, pair[1].0);

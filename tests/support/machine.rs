@@ -4,6 +4,7 @@
 use crate::{lacking, root};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use targets::Target;
 
 /// A kind of machine.
 #[derive(Debug)]
@@ -42,6 +43,17 @@ impl Machine {
         self.arch == std::env::consts::ARCH
     }
 
+    /// The target of code for one of its CPUs.
+    pub fn target(&self, cpu: &str) -> Target {
+        Target::new(self.triple, Some(cpu), "").expect("a CPU of this machine")
+    }
+
+    /// Whether a CPU multiplies and adds with one rounding. Those that do have the same results, and
+    /// so have those that do not.
+    pub fn fuses(&self, cpu: &str) -> bool {
+        self.target(cpu).facts.fma
+    }
+
     fn compiler(&self, language: Language) -> String {
         let name = if language == Language::C { "gcc" } else { "g++" };
         if self.is_host() { name.into() } else { format!("{}-linux-gnu-{name}", self.arch) }
@@ -72,9 +84,10 @@ impl Machine {
             ("x86-64-v2", is_x86_feature_detected!("sse4.2")),
             ("x86-64-v3", has_v3()),
             ("x86-64-v4", has_v3() && is_x86_feature_detected!("avx512vl")),
+            ("native", true),
         ];
         #[cfg(not(target_arch = "x86_64"))]
-        let table = [("generic", true)];
+        let table = [("generic", true), ("native", true)];
         table.iter().filter(|(_, runs)| *runs).map(|(name, _)| *name).collect()
     }
 

@@ -5,6 +5,7 @@ use clap::Parser;
 use ingot::build::{BuildFlags, Built, build as build_library};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// The models that ship with the project.
 pub const SHIPPED: [&str; 2] =
@@ -35,6 +36,12 @@ pub fn shipped(name: &str) -> PathBuf {
 
 /// SmolLM2-135M, fetched unless it is there; `None`, and said so, where it cannot be had.
 pub fn smollm2() -> Option<PathBuf> {
+    // Tests that run at the same time wait for one download.
+    static FETCHED: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FETCHED.get_or_init(fetch_smollm2).clone()
+}
+
+fn fetch_smollm2() -> Option<PathBuf> {
     let output = Command::new(root().join("scripts/fetch-smollm2")).output();
     let output = output.expect("scripts/fetch-smollm2 starts");
     if output.status.success() {
