@@ -6,6 +6,7 @@ use ingot::session::Session;
 use ingot_tests::folder;
 use ingot_tests::machine::Machine;
 use ingot_tests::model::{SHIPPED, flags, shipped};
+use ir::sample::{Sample, Seeded};
 use ir::{Arg, Module, Op, verify};
 use runtime::Options;
 use std::path::Path;
@@ -98,6 +99,48 @@ fn workers_change_nothing() {
         for (workers, chunk, at_once) in [(2, 64, 290), (2, 16, 250), (3, 64, 290), (3, 50, 290)] {
             let found = logits(&mut session(&model, best(), chunk, workers), at_once);
             assert!(found == expected, "{name}: {workers} workers, chunk {chunk}");
+        }
+    }
+}
+
+/// Models of other shapes: where values lie in scratch, and so which steps must wait for which,
+/// depends on widths.
+fn shapes() -> Vec<(&'static str, Sample)> {
+    let base = Sample { head: 8, width: 36, inner: 44, vocab: 77, ..Sample::default() };
+    vec![
+        ("plain", base.clone()),
+        ("bias", Sample { bias: true, ..base.clone() }),
+        ("norm of heads", Sample { qk_norm: true, ..base.clone() }),
+        ("bias and norm of heads", Sample { bias: true, qk_norm: true, ..base.clone() }),
+        ("wide heads", Sample { head: 40, heads: 6, kv_heads: 3, ..base.clone() }),
+        ("one head for all", Sample { heads: 5, kv_heads: 1, qk_norm: true, ..base.clone() }),
+        ("no groups", Sample { heads: 4, kv_heads: 4, bias: true, ..base.clone() }),
+        ("narrow inside", Sample { width: 160, inner: 32, ..base.clone() }),
+        ("wide inside", Sample { width: 32, inner: 300, tied: false, ..base.clone() }),
+        ("shared", Sample { layers: 4, shared: 2, ..base.clone() }),
+    ]
+}
+
+#[test]
+fn workers_and_chunks_change_nothing_whatever_the_shape() {
+    for (name, sample) in shapes() {
+        let module = sample.module().expect("a valid sample");
+        let blobs = Seeded::new(&module, 7);
+        let tokens: Vec<i32> = (0..45).map(|i| (i * 37 + 11) % 77).collect();
+        let run = |chunk: u64, workers: u32| -> Bits {
+            let options =
+                Options { name: "m".into(), chunk, max_workers: 4, embed: false, keep_text: false };
+            let target = Machine::host().target(best());
+            let session = Session::new(&module, &blobs, &target, &options, workers, &|_| {});
+            let mut session = session.expect("compiles");
+            session.reset().expect("starts");
+            session.prefill(&tokens).expect("fits");
+            session.decode(5).expect("fits");
+            bits(&session)
+        };
+        let expected = run(16, 1);
+        for (chunk, workers) in [(1, 1), (45, 1), (16, 2), (45, 2), (45, 3)] {
+            assert!(run(chunk, workers) == expected, "{name}: {workers} workers, chunk {chunk}");
         }
     }
 }
