@@ -51,18 +51,18 @@ impl HostFlags {
 
 /// Compiles a model into this process.
 pub fn start(flags: &HostFlags) -> Result<Host, Error> {
+    start_with(flags, false)
+}
+
+/// As `start`; with `profile` the code measures its steps.
+pub fn start_with(flags: &HostFlags, profile: bool) -> Result<Host, Error> {
     let began = Instant::now();
     let target = flags.model.host_target()?;
     let threads = flags.threads();
     let max_workers = flags.model.codegen()?.max_workers.max(threads.into());
     let model = prepare(&flags.model)?;
-    let options = Options {
-        name: "model".into(),
-        chunk: flags.model.prefill_chunk.min(model.module.meta.context),
-        max_workers,
-        embed: false,
-        keep_text: false,
-    };
+    let chunk = flags.model.prefill_chunk.min(model.module.meta.context);
+    let options = Options { chunk, max_workers, profile, ..Options::default() };
     let bytes = targets::pack::WeightLayout::new(&model.module, targets::Arch::HOST).bytes;
     let bar = progress::bytes("packing weights", bytes);
     let heard = |n| bar.set_position(n);

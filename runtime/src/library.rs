@@ -8,6 +8,7 @@ use cranelift_module::{DataId, FuncId, Module as Sink};
 use ir::Module;
 use targets::compile::{CompileError, Inputs, compile};
 use targets::pack::WeightLayout;
+use targets::profile::Profile;
 use targets::records::{frame, worker};
 use targets::{Emitter, Listing, Target};
 
@@ -24,6 +25,21 @@ pub struct Options {
     pub embed: bool,
     /// Whether CLIF and listings are kept.
     pub keep_text: bool,
+    /// Whether the code measures its steps.
+    pub profile: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            name: "model".into(),
+            chunk: 64,
+            max_workers: 8,
+            embed: false,
+            keep_text: false,
+            profile: false,
+        }
+    }
 }
 
 /// What was emitted.
@@ -44,6 +60,8 @@ pub struct Library {
     pub stack_bytes: u64,
     /// Bytes of tables: token pieces and others.
     pub table_bytes: u64,
+    /// The table of measured steps in scratch, if there is one.
+    pub profile: Option<Profile>,
 }
 
 /// A model that no library can be made of.
@@ -87,6 +105,7 @@ pub fn emit(
         chunk: options.chunk,
         max_workers: options.max_workers,
         scratch_start: frame::RECORDS as u64 + records,
+        profile: options.profile,
     };
     let model = compile(e, &inputs, &checkpoint)?;
     entry::emit_checkpoint(e, &checkpoint, &model.barrier, options.chunk, model.calls.into());
@@ -115,5 +134,6 @@ pub fn emit(
         scratch_bytes,
         weights,
         state,
+        profile: model.profile,
     })
 }

@@ -12,6 +12,7 @@ pub mod math;
 pub mod object;
 pub mod pack;
 pub mod plan;
+pub mod profile;
 pub mod records;
 pub mod sync;
 pub mod target;

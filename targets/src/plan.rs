@@ -101,6 +101,19 @@ fn steps(graph: &Graph) -> Vec<Step> {
 }
 
 impl Step {
+    /// The instructions that the step does.
+    pub fn insts(self) -> Vec<usize> {
+        match self {
+            Step::Inst(i) => vec![i],
+            Step::LinearAdd { linear, add, .. } => vec![linear, add],
+        }
+    }
+
+    /// What the step is called: its first operation.
+    pub fn name(self, graph: &Graph) -> &'static str {
+        graph.insts[self.insts()[0]].op.name()
+    }
+
     /// The value that the step defines.
     pub fn result(self, graph: &Graph) -> ValueId {
         match self {

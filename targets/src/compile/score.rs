@@ -41,8 +41,8 @@ pub(super) fn define_score(
         };
         let zero = k.i64(0);
         let mut s = Scope::new(k, *record, zero, vec![*x], zero);
-        for step in &w.plan.steps[..w.plan.steps.len() - 1] {
-            w.step(&mut s, *step);
+        for step in 0..w.plan.steps.len() - 1 {
+            w.step(&mut s, step);
         }
         w.barrier(&mut s);
         let (chosen, partial) = (s.scratch + chosen as i64, s.scratch + partial as i64);
