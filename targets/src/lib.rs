@@ -16,6 +16,7 @@ pub mod profile;
 pub mod records;
 pub mod sync;
 pub mod target;
+mod tiles;
 
 pub use builder::{Func, Kernel, Val, Var};
 pub use emit::{Emitter, Listing, Tuning};

@@ -1,5 +1,7 @@
 //! What machine code is for: triple, CPU, features; and the facts that kernels ask about.
 
+#[cfg(target_arch = "x86_64")]
+use crate::tiles;
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetFrontendConfig};
 use cranelift_codegen::settings::{self, Configurable};
 use std::collections::BTreeSet;
@@ -33,6 +35,8 @@ pub struct Facts {
     pub avx512: bool,
     /// 512-bit integer dot products.
     pub avx512vnni: bool,
+    /// Tiles of integers, with 512-bit vectors around them.
+    pub amx: bool,
     /// Cranelift's view of calls and pointers.
     pub frontend: TargetFrontendConfig,
 }
@@ -97,7 +101,15 @@ const X64_FEATURES: &[(&str, &str)] = &[
     ("avx512vnni", "has_avx512vnni"),
     ("avx512bf16", ""),
     ("avxvnni", "has_avx_vnni"),
+    ("amx-tile", ""),
+    ("amx-int8", ""),
 ];
+
+/// What the 512-bit integer kernels use.
+const AVX512_VNNI: &[&str] = &["f16c", "avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512vnni"];
+/// What the kernels in tiles use. No CPU name has them: the operating system must let a process use
+/// tiles first, so a user says that they are wanted.
+const AMX: &[&str] = &["amx-tile", "amx-int8"];
 
 const A64_FEATURES: &[(&str, &str)] = &[
     ("neon", ""),
@@ -215,7 +227,8 @@ impl Target {
             fma: arch == Arch::A64 || has(&["fma", "avx"]),
             avx2: has(&["avx", "avx2", "fma", "f16c"]),
             avx512: has(&["avx", "avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512dq"]),
-            avx512vnni: has(&["f16c", "avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512vnni"]),
+            avx512vnni: has(AVX512_VNNI),
+            amx: has(AVX512_VNNI) && has(AMX),
             frontend: ordered.frontend_config(),
         };
         let name = name.to_string();
@@ -300,7 +313,12 @@ fn native_features(arch: Arch) -> Result<BTreeSet<&'static str>, TargetError> {
         "avx512bf16",
         "avxvnni"
     ];
-    Ok(found.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect())
+    let mut names: BTreeSet<&str> =
+        found.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect();
+    if tiles::permitted() {
+        names.extend(AMX);
+    }
+    Ok(names)
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -24,10 +24,10 @@ const FORMATS: [(&str, u64); 10] = [
 const ROWS: usize = 40;
 const COLUMNS: usize = 192;
 /// Rows of activations: more than any one kernel takes.
-const TOKENS: usize = 9;
+const TOKENS: usize = 41;
 
 type PanelKernel =
-    extern "sysv64" fn(*const u8, *const u8, *mut f32, u64, u64, u64, *const f32, u64);
+    extern "sysv64" fn(*const u8, *const u8, *mut f32, u64, u64, u64, *const f32, u64, *mut u8);
 type QuantRows = extern "sysv64" fn(*const f32, *mut u8, u64, u64, u64, u64);
 
 /// Reproducible numbers in ±1.5.
@@ -73,6 +73,7 @@ fn check(target: &Target, shape: Shape) {
     quantise(x.as_ptr(), rows.as_mut_ptr(), groups, TOKENS as u64, COLUMNS as u64 * 4, stride);
     check_rows(&x, &rows, shape.group as usize, stride as usize);
     let residual = noise(TOKENS * 32, 3);
+    let mut room = vec![0u8; int_panel::room_bytes(&target.facts, COLUMNS as u64) as usize];
     for p in 0..ROWS.div_ceil(32) {
         let w = int_panel::pack(&matrix, shape, p, Arch::X64);
         assert_eq!(w.len() as u64, shape.panel_bytes(groups), "{shape:?}");
@@ -80,7 +81,18 @@ fn check(target: &Target, shape: Shape) {
             let mut y = vec![0f32; TOKENS * 32];
             let added = residual.map_or(std::ptr::null(), |r| r.as_ptr());
             let tokens = TOKENS as u64;
-            panel(w.as_ptr(), rows.as_ptr(), y.as_mut_ptr(), groups, stride, 128, added, tokens);
+            let room = room.as_mut_ptr();
+            panel(
+                w.as_ptr(),
+                rows.as_ptr(),
+                y.as_mut_ptr(),
+                groups,
+                stride,
+                128,
+                added,
+                tokens,
+                room,
+            );
             for (i, found) in y.iter().enumerate() {
                 let (t, n) = (i / 32, p * 32 + i % 32);
                 let x = &x[t * COLUMNS..][..COLUMNS];

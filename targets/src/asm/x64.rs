@@ -222,7 +222,7 @@ fn write(a: &mut CodeAssembler, s: &Shape, first: usize, vectors: usize) -> Resu
 }
 
 /// The instructions as NASM text.
-fn listing(bytes: &[u8]) -> String {
+pub(super) fn listing(bytes: &[u8]) -> String {
     let mut text = String::new();
     let mut formatter = NasmFormatter::new();
     for instruction in &mut Decoder::new(64, bytes, DecoderOptions::NONE) {

@@ -25,6 +25,8 @@ pub(super) struct Kernels {
     pub(super) silu_mul: Func,
     pub(super) add: Func,
     pub(super) barrier: Func,
+    /// Private memory that products want, at its start.
+    pub(super) room_bytes: u64,
 }
 
 /// Slot of a cache type, for a context.
@@ -47,6 +49,7 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         silu_mul: elementwise::define_silu_mul(e),
         add: elementwise::define_add(e),
         barrier: define_barrier(e),
+        room_bytes: 0,
     };
     let module = inputs.module;
     for graph in &module.graphs {
@@ -94,8 +97,12 @@ impl Kernels {
                 });
             }
             Op::Linear => {
-                let (rows, _) = types[0].as_rows().expect("verified");
+                let (rows, columns) = types[0].as_rows().expect("verified");
                 let (matrix, _) = types[1].as_weight().expect("verified");
+                if matches!(rows, DType::Int(_)) {
+                    let room = int_panel::room_bytes(&e.target.facts, columns);
+                    self.room_bytes = self.room_bytes.max(room.next_multiple_of(64));
+                }
                 if !self.linear.contains_key(&(rows, matrix)) {
                     let panels = self.panels_of(e, rows, matrix);
                     self.linear.insert((rows, matrix), linear::define(e, &panels));

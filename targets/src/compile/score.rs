@@ -56,6 +56,7 @@ pub(super) fn define_score(
             *targets,
             chosen,
             partial,
+            record.load(I64, worker::PRIVATE) + w.kernels.room_bytes as i64,
             record.load(I64, worker::PRIVATE),
             first,
             end,

@@ -318,6 +318,7 @@ impl Writer<'_> {
             s.rows,
             first,
             end,
+            s.record.load(I64, worker::PRIVATE),
         ];
         k.call(product.kernel, &args);
     }

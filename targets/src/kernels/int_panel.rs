@@ -14,7 +14,7 @@ use crate::asm;
 use crate::builder::{Func, Kernel, Val, Var};
 use crate::emit::{Emitter, Tuning};
 use crate::math::f16_to_f32;
-use crate::target::Arch;
+use crate::target::{Arch, Facts};
 use cranelift_codegen::ir::types::*;
 use half::f16;
 use ir::IntFormat;
@@ -66,8 +66,13 @@ impl Shape {
     }
 }
 
+/// Bytes of the room that the kernel wants for a matrix of `columns` columns.
+pub fn room_bytes(facts: &Facts, columns: u64) -> u64 {
+    if facts.amx { asm::x64_amx::room_bytes(columns) } else { 0 }
+}
+
 /// Emits the kernel over any number of rows: parameters w, x, y, groups, x_stride, y_stride,
-/// residual or 0, rows.
+/// residual or 0, rows, room (see `room_bytes`).
 pub fn define(e: &mut Emitter, shape: Shape) -> Func {
     let name = format!("int_panel_{}_x{}", shape.format, shape.group);
     let counts: &[u64] = match (e.target.facts.arch, e.target.facts.avx512vnni) {
@@ -77,9 +82,37 @@ pub fn define(e: &mut Emitter, shape: Shape) -> Func {
     };
     let by_rows: Vec<(u64, Func)> =
         counts.iter().map(|&m| (m, define_rows(e, &format!("{name}_m{m}"), shape, m))).collect();
-    let rows = e.declare(&name, &[I64; 8], &[]);
-    e.define(&rows, Tuning::Optimised, |k, args| super::panel::many_rows(k, args, &by_rows));
+    let tiles = e.target.facts.amx.then(|| define_tiles(e, &format!("{name}_tiles"), shape));
+    let rows = e.declare(&name, &[I64; 9], &[]);
+    e.define(&rows, Tuning::Optimised, |k, args| match &tiles {
+        Some(tiles) => whole_tiles(k, args, tiles, &by_rows),
+        None => super::panel::many_rows(k, &args[..8], &by_rows),
+    });
     rows
+}
+
+/// The kernel over whole tiles of rows: the same parameters.
+fn define_tiles(e: &mut Emitter, name: &str, shape: Shape) -> Func {
+    let f = e.declare(name, &[I64; 9], &[]);
+    let code = asm::x64_amx::panel(shape);
+    e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
+    f
+}
+
+/// Whole tiles of rows in one call, the rest by kernels of fixed counts.
+fn whole_tiles<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], tiles: &Func, by_rows: &[(u64, Func)]) {
+    let [w, x, y, groups, x_stride, y_stride, residual, rows, room] = args else {
+        unreachable!("nine parameters are declared")
+    };
+    let whole = *rows & -(asm::x64_amx::TILE_ROWS as i64);
+    k.if_(whole.is_not(0), || {
+        k.call(tiles, &[*w, *x, *y, *groups, *x_stride, *y_stride, *residual, whole, *room]);
+    });
+    let after = *residual + whole * *y_stride;
+    let residual = residual.is(0).select(*residual, after);
+    let (x, y) = (*x + whole * *x_stride, *y + whole * *y_stride);
+    let rest = [*w, x, y, *groups, *x_stride, *y_stride, residual, *rows - whole];
+    super::panel::many_rows(k, &rest, by_rows);
 }
 
 fn define_rows(e: &mut Emitter, name: &str, shape: Shape, m: u64) -> Func {
