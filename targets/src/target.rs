@@ -29,10 +29,16 @@ pub struct Facts {
     pub arch: Arch,
     /// Fused multiply-add.
     pub fma: bool,
+    /// 128-bit dot products of bytes that Cranelift can be made to emit.
+    pub dot_i8: bool,
+    /// `pmaddubsw`.
+    pub ssse3: bool,
     /// 256-bit floats with FMA and half-precision conversion (x86-64-v3).
     pub avx2: bool,
     /// 512-bit floats (x86-64-v4).
     pub avx512: bool,
+    /// 256-bit integer dot products.
+    pub avxvnni: bool,
     /// 512-bit integer dot products.
     pub avx512vnni: bool,
     /// Tiles of integers, with 512-bit vectors around them.
@@ -225,8 +231,14 @@ impl Target {
         let facts = Facts {
             arch,
             fma: arch == Arch::A64 || has(&["fma", "avx"]),
+            dot_i8: match arch {
+                Arch::A64 => has(&["dotprod"]),
+                Arch::X64 => has(&["avxvnni"]) || has(&["avx512vnni", "avx512vl"]),
+            },
+            ssse3: has(&["ssse3"]),
             avx2: has(&["avx", "avx2", "fma", "f16c"]),
             avx512: has(&["avx", "avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512dq"]),
+            avxvnni: has(&["avx", "avx2", "fma", "f16c", "avxvnni"]),
             avx512vnni: has(AVX512_VNNI),
             amx: has(AVX512_VNNI) && has(AMX),
             frontend: ordered.frontend_config(),
