@@ -16,17 +16,26 @@ type PanelKernel =
 const SHAPES: [(&str, u64, u64); 4] =
     [("i4g32", 32, 576), ("i4g32", 32, 1536), ("i8row", 64, 576), ("i8g32", 32, 576)];
 
-const CPUS: [(&str, &str); 4] =
-    [("x86-64", ""), ("x86-64-v3", ""), ("native", "-amx-tile,-amx-int8"), ("native", "")];
+const CPUS: [(&str, &str); 6] = [
+    ("x86-64", ""),
+    ("x86-64-v2", ""),
+    ("x86-64-v3", ""),
+    ("alderlake", ""),
+    ("native", "-amx-tile,-amx-int8"),
+    ("native", ""),
+];
 
 fn main() {
     println!("{:22} {:8} {:>5} {:>5} {:>9} {:>9}", "cpu", "format", "k", "rows", "GOP/s", "GB/s");
+    let native = Target::native().expect("this machine is a target").features;
     for (name, group, columns) in SHAPES {
         let format = IntFormat::from_name(name).expect("a format");
         for (cpu, features) in CPUS {
-            let Ok(target) = Target::new("x86_64-unknown-linux-gnu", Some(cpu), features) else {
+            let target = Target::new("x86_64-unknown-linux-gnu", Some(cpu), features);
+            let target = target.expect("known");
+            if !target.features.is_subset(&native) {
                 continue;
-            };
+            }
             for rows in [1, 64] {
                 let (gops, gbs) = measure(&target, Shape { format, group }, columns, rows);
                 let cpu = format!("{cpu} {features}");
