@@ -2,12 +2,13 @@
 
 use crate::frontend::{self, BlobSource};
 use crate::model::{check_blobs, read_text};
-use crate::options::{DumpFlags, Kv, Quant, context};
+use crate::options::{self, DumpFlags, Kv, Quant};
 use crate::transforms::TransformFlags;
 use crate::{Error, output, pipeline};
 use clap::Args;
 use ir::sample::Seeded;
 use ir::{Blobs, Module};
+use passes::Context;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -54,7 +55,7 @@ pub fn opt(flags: &OptFlags) -> Result<(), Error> {
 /// The module after the passes.
 pub fn optimised(flags: &OptFlags) -> Result<Module, Error> {
     let (mut module, mut blobs) = open(flags)?;
-    let mut context = context(flags.quant, flags.kv);
+    let mut context = context(flags);
     flags.transforms.apply(&mut context, blobs.as_mut())?;
     context.blobs = blobs.as_ref().map(|blobs| blobs as &dyn Blobs);
     let chosen = match (flags.no_passes, &flags.passes[..]) {
@@ -66,6 +67,11 @@ pub fn optimised(flags: &OptFlags) -> Result<Module, Error> {
     let numbers = context.blobs.unwrap_or(&made_up);
     pipeline::run(&mut module, &chosen, &context, numbers, &flags.dump)?;
     Ok(module)
+}
+
+/// What the formats say; transforms need the numbers too.
+pub fn context(flags: &OptFlags) -> Context<'static> {
+    options::context(flags.quant, flags.kv)
 }
 
 fn open(flags: &OptFlags) -> Result<(Module, Option<BlobSource>), Error> {

@@ -4,6 +4,7 @@ use crate::Error;
 use crate::frontend::BlobSource;
 use clap::{Args, ValueEnum};
 use passes::Context;
+use passes::factors::Smoothing;
 use passes::rotate::{Matrices, Rotations};
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -22,9 +23,18 @@ pub struct TransformFlags {
     /// matrix of a layer (online)
     #[arg(
         help_heading = TRANSFORMS, long, value_enum, value_name = "LIST", value_delimiter = ',',
-        default_values = ["r1", "r2"]
+        default_values = ["r1", "r2"], requires = "rotate"
     )]
     pub rotations: Vec<Rotation>,
+    /// Smooth: off, or the share of a channel's range, 0 to 1, that goes into the weights
+    #[arg(help_heading = TRANSFORMS, long, value_name = "off|ALPHA", default_value = "off")]
+    pub smooth: Smooth,
+    /// What is smoothed: norms, inner (up to down), values (to the output matrix)
+    #[arg(
+        help_heading = TRANSFORMS, long, value_enum, value_name = "LIST", value_delimiter = ',',
+        default_values = ["norms"], requires = "smooth"
+    )]
+    pub smooth_sites: Vec<SmoothSite>,
     /// Seed of everything that is random
     #[arg(help_heading = TRANSFORMS, long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -54,6 +64,39 @@ pub enum Rotation {
     R4,
 }
 
+/// How strongly to smooth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Smooth {
+    /// Not at all.
+    Off,
+    /// The exponent of SmoothQuant.
+    Alpha(f64),
+}
+
+/// Where factors are put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SmoothSite {
+    /// Between norms and the matrices behind them
+    Norms,
+    /// From up to down
+    Inner,
+    /// From values to the output matrix of attention
+    Values,
+}
+
+impl FromStr for Smooth {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Smooth, String> {
+        let alpha = text.parse().ok().filter(|alpha| (0.0..=1.0).contains(alpha));
+        match (text, alpha) {
+            ("off", _) => Ok(Smooth::Off),
+            (_, Some(alpha)) => Ok(Smooth::Alpha(alpha)),
+            _ => Err("expected off, or a number from 0 to 1".into()),
+        }
+    }
+}
+
 impl FromStr for Rotate {
     type Err = Infallible;
 
@@ -66,12 +109,6 @@ impl FromStr for Rotate {
     }
 }
 
-impl Default for TransformFlags {
-    fn default() -> TransformFlags {
-        TransformFlags { rotate: Rotate::Off, rotations: vec![Rotation::R1, Rotation::R2], seed: 1 }
-    }
-}
-
 impl TransformFlags {
     /// Puts what the flags say into the context. Tensors of a file join those of the checkpoint.
     pub fn apply(
@@ -79,6 +116,15 @@ impl TransformFlags {
         context: &mut Context<'_>,
         blobs: Option<&mut BlobSource>,
     ) -> Result<(), Error> {
+        if let Smooth::Alpha(alpha) = self.smooth {
+            let has = |site| self.smooth_sites.contains(&site);
+            context.smooth = Some(Smoothing {
+                alpha,
+                norms: has(SmoothSite::Norms),
+                inner: has(SmoothSite::Inner),
+                values: has(SmoothSite::Values),
+            });
+        }
         let matrices = match &self.rotate {
             Rotate::Off => return Ok(()),
             Rotate::Hadamard => Matrices::Hadamard { seed: self.seed },

@@ -7,13 +7,18 @@ mod attention;
 pub mod bindings;
 pub mod cache;
 mod edit;
+pub mod factors;
 pub mod fold_norms;
+mod groups;
 pub mod hadamards;
+pub mod local_scales;
 pub mod rotate;
 pub mod select;
 pub mod share;
+pub mod smooth;
 pub mod stats;
 
+use factors::Smoothing;
 use ir::{Blobs, DType, Module, verify};
 use rotate::Rotations;
 use stats::Lab;
@@ -31,6 +36,8 @@ pub struct Context<'a> {
     pub cache: Option<DType>,
     /// Rotations; `None` for none.
     pub rotate: Option<Rotations>,
+    /// Smoothing; `None` for none.
+    pub smooth: Option<Smoothing>,
     /// The numbers of the checkpoint, where there is one.
     pub blobs: Option<&'a dyn Blobs>,
     /// Who runs the model on calibration text, where there is a checkpoint.
@@ -83,6 +90,13 @@ pub const PASSES: &[Pass] = &[
         run: fold_norms::run,
     },
     Pass {
+        name: "local_scales",
+        what: "move ranges of channels from up to down and from values to output",
+        exact: true,
+        wanted: |context| context.smooth.is_some_and(|s| s.inner || s.values),
+        run: local_scales::run,
+    },
+    Pass {
         name: "rotate",
         what: "turn the residual stream (R1) and values (R2), folded into weights",
         exact: true,
@@ -95,6 +109,13 @@ pub const PASSES: &[Pass] = &[
         exact: true,
         wanted: |context| context.rotate.as_ref().is_some_and(|r| r.keys || r.inner),
         run: hadamards::run,
+    },
+    Pass {
+        name: "smooth",
+        what: "move ranges of channels from normed rows into matrices",
+        exact: true,
+        wanted: |context| context.smooth.is_some_and(|s| s.norms),
+        run: smooth::run,
     },
     Pass {
         name: "select",
@@ -123,8 +144,21 @@ pub const PASSES: &[Pass] = &[
 pub const ORDER: &[(&str, &str, &str)] = &[
     ("share", "fold_norms", "a matrix that two layers share must be found behind one gain"),
     ("fold_norms", "rotate", "a rotation crosses a norm only if the norm has no gain"),
+    ("local_scales", "rotate", "a factor of a channel of values does not cross R2"),
+    ("local_scales", "hadamards", "a factor of a channel does not cross R4"),
+    (
+        "fold_norms",
+        "smooth",
+        "factors in a gain fold back into the matrices: smoothing before folding does nothing",
+    ),
+    (
+        "rotate",
+        "smooth",
+        "smoothing puts a gain into the norm, and channels are others once turned",
+    ),
     ("rotate", "select", "transforms change numbers that are not rounded yet"),
     ("hadamards", "select", "transforms change numbers that are not rounded yet"),
+    ("smooth", "select", "grids are chosen on final numbers"),
     ("select", "activations", "rows are quantised only where a matrix holds integers"),
     (
         "select",
