@@ -39,10 +39,10 @@ pub enum Matrices {
     },
     /// Tensors beside the checkpoint, orthogonal.
     Blobs {
-        /// Name of R1.
-        residual: Option<String>,
-        /// Names of R2, in the order of layers.
-        values: Vec<String>,
+        /// R1: its name and order.
+        residual: Option<(String, u64)>,
+        /// R2, in the order of layers.
+        values: Vec<(String, u64)>,
     },
 }
 
@@ -107,7 +107,10 @@ fn rotation(
         Matrices::Blobs { residual, values } => {
             let found = if n == 0 { residual.as_ref() } else { values.get(n - 1) };
             match found {
-                Some(name) => Source::Blob(name.clone()),
+                Some((name, n)) if *n == order => Source::Blob(name.clone()),
+                Some((name, n)) => {
+                    return fail(format!("{name} is of order {n}, {what} is {order} wide"));
+                }
                 None => return fail(format!("the file of rotations has none for {what}")),
             }
         }

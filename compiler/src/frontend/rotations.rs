@@ -17,19 +17,26 @@ pub fn add_rotations(blobs: &mut BlobSource, path: &Path) -> Result<Matrices, Er
     safetensors::add(blobs, path)?;
     let names = blobs.tensors().map(|(name, _)| name.to_string());
     let added: Vec<String> = names.filter(|name| known.binary_search(name).is_err()).collect();
-    for name in &added {
-        check(blobs, name, path)?;
+    let mut residual = None;
+    let mut values = vec![];
+    for name in added {
+        let order = order(blobs, &name, path)?;
+        match layer(&name) {
+            None if name == "R1" => residual = Some((name, order)),
+            None => {}
+            Some(layer) => values.push((layer, (name, order))),
+        }
     }
-    let residual = added.iter().find(|name| *name == "R1").cloned();
-    let mut values: Vec<(u64, String)> =
-        added.iter().filter_map(|name| Some((layer(name)?, name.clone()))).collect();
     values.sort();
     if residual.is_none() && values.is_empty() {
         return Err(Error::new("IG0212", "the file holds no rotation")
             .file(path)
             .note("expected a tensor R1, or R2 of a layer, as in model.layers.0.self_attn.R2"));
     }
-    Ok(Matrices::Blobs { residual, values: values.into_iter().map(|(_, name)| name).collect() })
+    Ok(Matrices::Blobs {
+        residual,
+        values: values.into_iter().map(|(_, rotation)| rotation).collect(),
+    })
 }
 
 /// The layer of an R2: the first number in its name.
@@ -39,8 +46,8 @@ fn layer(name: &str) -> Option<u64> {
     parts.iter().find_map(|part| part.parse().ok())
 }
 
-/// Square, and orthogonal.
-fn check(blobs: &BlobSource, name: &str, path: &Path) -> Result<(), Error> {
+/// The order of a matrix that must be square and orthogonal.
+fn order(blobs: &BlobSource, name: &str, path: &Path) -> Result<u64, Error> {
     let wrong = |note: String| {
         Error::new("IG0212", "a tensor is no rotation").file(path).at(name).note(note)
     };
@@ -66,5 +73,5 @@ fn check(blobs: &BlobSource, name: &str, path: &Path) -> Result<(), Error> {
         ))
         .help("orthogonalise it again, as by the QR decomposition"));
     }
-    Ok(())
+    Ok(n)
 }
