@@ -54,6 +54,7 @@ pub fn opt(flags: &OptFlags) -> Result<(), Error> {
 
 /// The module after the passes.
 pub fn optimised(flags: &OptFlags) -> Result<Module, Error> {
+    let named = pipeline::named(&flags.passes)?;
     let (mut module, mut blobs) = open(flags)?;
     let mut context = context(flags);
     flags.transforms.apply(&mut context, blobs.as_mut())?;
@@ -61,7 +62,7 @@ pub fn optimised(flags: &OptFlags) -> Result<Module, Error> {
     let chosen = match (flags.no_passes, &flags.passes[..]) {
         (true, _) => vec![],
         (false, []) => pipeline::wanted(&context),
-        (false, names) => pipeline::named(names)?,
+        (false, _) => named,
     };
     let made_up = Seeded::new(&module, flags.transforms.seed);
     let numbers = context.blobs.unwrap_or(&made_up);

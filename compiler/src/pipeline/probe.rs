@@ -83,3 +83,28 @@ pub(super) fn check(pass: &Pass, distance: f32) -> Result<(), Error> {
         .note(format!("by {distance:.1e} of the largest, at most {EXACT:.0e} is rounding"))
         .help("--pass-limit and --dump-before show the module it ran on"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ir::sample::{Sample, Seeded};
+    use passes::PASSES;
+
+    #[test]
+    fn a_pass_that_is_not_exact_is_found_out() {
+        let before = Sample { dtype: DType::F32, ..Sample::default() }.module().unwrap();
+        let blobs = Seeded::new(&before, 7);
+        let mut after = before.clone();
+        let context = Context { weights: Some(DType::F16), ..Context::default() };
+        passes::select::run(&mut after, &context).unwrap();
+        let mut probe = Probe::new(&blobs);
+        assert_eq!(probe.distance(&before, &before, true).unwrap(), 0.0);
+        let moved = probe.distance(&before, &after, true).unwrap();
+        assert!(moved > EXACT, "{moved}");
+        let named = |name| PASSES.iter().find(|pass| pass.name == name).unwrap();
+        let error = check(named("rotate"), moved).unwrap_err();
+        assert_eq!((error.code, error.exit_code()), ("IG0505", 3));
+        check(named("rotate"), EXACT).unwrap();
+        check(named("select"), moved).unwrap();
+    }
+}
