@@ -44,9 +44,6 @@ pub struct BenchFlags {
         value_parser = clap::value_parser!(u32).range(1..=1000)
     )]
     pub repeat: u32,
-    /// Seed of the random tokens
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
     /// Show where the time goes, step by step
     #[arg(long)]
     pub profile: bool,
@@ -94,7 +91,7 @@ fn check_lengths(flags: &BenchFlags, host: &Host) -> Result<(), Error> {
 fn random_tokens(flags: &BenchFlags, host: &Host) -> Vec<i32> {
     let count = (flags.prefill.max(flags.decode) + flags.depth).max(FIRST_PROMPT);
     let vocab = host.model.module.meta.vocab;
-    let mut state = flags.seed;
+    let mut state = flags.host.model.transforms.seed;
     let mut next = || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -283,7 +280,7 @@ impl Figures {
             "threads": host.threads,
             "depth": flags.depth,
             "repeat": flags.repeat,
-            "seed": flags.seed,
+            "seed": flags.host.model.transforms.seed,
             "weights_bytes": host.session.weights_bytes(),
             "start_ms": host.start.as_secs_f64() * 1e3,
             "prefill": prefill,

@@ -14,6 +14,7 @@ pub mod model;
 pub mod opt;
 pub mod options;
 pub mod output;
+pub mod pipeline;
 pub mod pool;
 pub mod progress;
 pub mod reference;
@@ -21,6 +22,7 @@ pub mod run;
 pub mod session;
 pub mod tokenize;
 pub mod tokenizer;
+pub mod transforms;
 pub mod work;
 
 pub use error::Error;

@@ -1,6 +1,7 @@
 //! What every command that compiles a model can be asked: one set of flags, one meaning.
 
 use crate::Error;
+use crate::transforms::TransformFlags;
 use clap::{Args, ValueEnum};
 use ir::{DType, IntFormat};
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use targets::Target;
 
 /// Headings of `--help`.
 const MODEL: &str = "Model and code";
-const DUMP: &str = "Dumps";
+const DUMP: &str = "Passes";
 
 /// Flags that shape the model and its code.
 #[derive(Args, Clone, Debug)]
@@ -36,12 +37,15 @@ pub struct ModelFlags {
     /// Code generation: target-cpu=NAME|native, target-feature=+a,-b, threads=N
     #[arg(help_heading = MODEL, short = 'C', value_name = "KEY=VALUE")]
     pub codegen: Vec<String>,
+    /// How weights are transformed
+    #[command(flatten)]
+    pub transforms: TransformFlags,
     /// The IR on its way
     #[command(flatten)]
     pub dump: DumpFlags,
 }
 
-/// Flags that show the IR between passes.
+/// Flags that show and stop the IR between passes.
 #[derive(Args, Clone, Debug, Default)]
 pub struct DumpFlags {
     /// Print the IR after this pass, `import`, `all` or `changed`
@@ -53,6 +57,15 @@ pub struct DumpFlags {
     /// Write dumps into this folder as numbered files instead of standard error
     #[arg(help_heading = DUMP, long, value_name = "DIR")]
     pub dump_dir: Option<PathBuf>,
+    /// Say what each pass did and how long it took, on standard error
+    #[arg(help_heading = DUMP, long)]
+    pub log_passes: bool,
+    /// Run the interpreter before and after each pass; one that claims to be exact must be
+    #[arg(help_heading = DUMP, long)]
+    pub probe: bool,
+    /// Run the first N passes only
+    #[arg(help_heading = DUMP, long, value_name = "N")]
+    pub pass_limit: Option<usize>,
 }
 
 /// Presets of weight formats.
@@ -126,17 +139,18 @@ impl Kv {
 }
 
 /// What the pipeline is asked for.
-pub fn context(quant: Option<Quant>, kv: Option<Kv>) -> passes::Context {
+pub fn context(quant: Option<Quant>, kv: Option<Kv>) -> passes::Context<'static> {
     passes::Context {
         weights: quant.map(Quant::dtype),
         activation_group: quant.and_then(Quant::activation_group),
         cache: kv.map(Kv::dtype),
+        ..passes::Context::default()
     }
 }
 
 impl ModelFlags {
     /// What the pipeline is asked for; a checkpoint becomes f16 unless the user says otherwise.
-    pub fn context(&self) -> passes::Context {
+    pub fn context(&self) -> passes::Context<'static> {
         if self.is_text() {
             return context(self.quant, self.kv);
         }

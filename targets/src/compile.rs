@@ -7,12 +7,14 @@ mod writer;
 
 use crate::builder::{Func, Val};
 use crate::emit::{Emitter, Tuning};
+use crate::kernels::hadamard;
 use crate::pack::WeightLayout;
 use crate::plan::{GraphPlan, Step, plan, row_stride};
 use crate::profile::{self, Profile};
 use crate::records::worker;
 use cranelift_codegen::ir::types::*;
 use cranelift_module::DataId;
+use ir::hadamard::Hadamard;
 use ir::{Arg, Graph, GraphId, Module, Op, Type};
 use kernels::{Kernels, define_kernels};
 use std::collections::HashMap;
@@ -184,6 +186,19 @@ fn check(module: &Module) -> Result<(), CompileError> {
                 let what = format!("@{} calls a graph; only @model may", graph.name);
                 return Err(CompileError { what });
             }
+        }
+    }
+    for inst in module.graphs.iter().flat_map(|g| &g.insts) {
+        if let Op::Hadamard { size } = inst.op
+            && let Some(matrix) = Hadamard::new(size)
+            && matrix.outer as u64 > hadamard::OUTER_MAX
+        {
+            let what = format!(
+                "a hadamard of {size} is {} times a power of two, at most {} is supported",
+                matrix.outer,
+                hadamard::OUTER_MAX
+            );
+            return Err(CompileError { what });
         }
     }
     for cache in &module.caches {

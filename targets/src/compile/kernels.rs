@@ -5,7 +5,8 @@ use crate::builder::Func;
 use crate::emit::Emitter;
 use crate::kernels::kv_append::Slot;
 use crate::kernels::{
-    attention, elementwise, embed, int_panel, kv_append, linear, panel, quant_rows, rms_norm, rope,
+    attention, elementwise, embed, hadamard, int_panel, kv_append, linear, panel, quant_rows,
+    rms_norm, rope,
 };
 use crate::sync::define_barrier;
 use ir::{DType, Op, Rope, Type};
@@ -17,6 +18,8 @@ pub(super) struct Kernels {
     pub(super) linear: HashMap<(DType, DType), Func>,
     pub(super) embed: HashMap<DType, Func>,
     pub(super) quant_rows: HashMap<u64, Func>,
+    /// By size of a block.
+    pub(super) hadamard: HashMap<u64, Func>,
     pub(super) rms_norm: Vec<(rms_norm::Shape, Func)>,
     pub(super) rope: HashMap<(u64, u64), Func>,
     pub(super) angles: Vec<(Rope, Func, u64)>,
@@ -41,6 +44,7 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         linear: HashMap::new(),
         embed: HashMap::new(),
         quant_rows: HashMap::new(),
+        hadamard: HashMap::new(),
         rms_norm: vec![],
         rope: HashMap::new(),
         angles: vec![],
@@ -112,6 +116,10 @@ impl Kernels {
                 let group = u64::from(*group);
                 let made = self.quant_rows.entry(group);
                 made.or_insert_with(|| quant_rows::define(e, group));
+            }
+            Op::Hadamard { size } => {
+                let made = self.hadamard.entry(*size);
+                made.or_insert_with(|| hadamard::define(e, *size));
             }
             Op::RmsNorm { eps, group } => {
                 let shape = rms_norm_shape(*eps, *group, types);

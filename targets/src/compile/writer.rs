@@ -265,7 +265,7 @@ impl Writer<'_> {
                 self.meet(s, Cut::Other, &reads, &writes);
                 self.linear(s, index, result, None);
             }
-            Op::Embed | Op::RmsNorm { .. } | Op::QuantRows { .. } => {
+            Op::Embed | Op::RmsNorm { .. } | Op::QuantRows { .. } | Op::Hadamard { .. } => {
                 self.meet(s, Cut::Rows, &reads, &writes);
                 self.row_wise(s, index);
             }
@@ -377,7 +377,12 @@ impl Writer<'_> {
                 let args = [x, y, k.i64(groups as i64), rows, strides[0], strides[1]];
                 k.call(&self.kernels.quant_rows[&u64::from(*group)], &args);
             }
-            _ => unreachable!("row_wise serves embed, rms_norm and quant_rows"),
+            Op::Hadamard { size } => {
+                let blocks = k.i64((self.width(x) / size) as i64);
+                let x = self.at(s, x) + first * stride;
+                k.call(&self.kernels.hadamard[size], &[x, y, blocks, rows, k.i64(stride)]);
+            }
+            _ => unreachable!("row_wise serves embed, rms_norm, quant_rows and hadamard"),
         }
     }
 
