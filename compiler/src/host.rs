@@ -62,6 +62,7 @@ pub fn start(flags: &HostFlags) -> Result<Host, Error> {
         max_workers,
         embed: false,
         keep_text: false,
+        observer: None,
     };
     let bytes = targets::pack::WeightLayout::new(&model.module, targets::Arch::HOST).bytes;
     let bar = progress::bytes("packing weights", bytes);

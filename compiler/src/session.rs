@@ -165,6 +165,12 @@ impl Session {
         })
     }
 
+    /// Packs other numbers of the same module into the same places.
+    pub fn repack(&mut self, module: &Module, blobs: &dyn Blobs) -> Result<(), StartError> {
+        let mut sink = Cursor::new(self.weights.bytes_mut());
+        Ok(self.library.weights.write(module, blobs, &mut sink, &|_| {})?)
+    }
+
     fn env(&self) -> Env {
         let pool = self.pool.as_deref();
         Env {

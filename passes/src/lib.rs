@@ -5,6 +5,7 @@
 pub mod activations;
 pub mod cache;
 pub mod select;
+pub mod stats;
 
 use ir::{DType, Module, verify};
 

@@ -1,0 +1,3 @@
+//! Calibration: what the activations of a model look like on a text.
+
+pub mod observe;
