@@ -3,6 +3,7 @@
 //! Nothing here checks anything; `verify` does.
 
 use crate::op::Op;
+use crate::round::Rounding;
 use crate::types::{DType, Type};
 
 /// A module-level weight.
@@ -73,6 +74,9 @@ pub enum Step {
     },
     /// `cast(dtype)`: every element to the nearest value of `dtype`, ties to even.
     Cast(DType),
+    /// `round(how)`: to the integers that the weight stores, otherwise than `cast` does; the last
+    /// step.
+    Round(Rounding),
 }
 
 /// A slot of the KV cache.

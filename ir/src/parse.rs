@@ -10,6 +10,7 @@ use crate::module::{Cache, Meta, Module, Step, Weight};
 use crate::op::{Op, Rope, RopeScaling};
 use crate::place::Lines;
 use crate::resolve::resolve;
+use crate::round::Rounding;
 use crate::syntax::{GraphText, InstText, Name, Source, Verb};
 use crate::types::{DType, Dim, Type};
 
@@ -103,7 +104,11 @@ impl<'a> Parser<'a> {
         match step.text {
             "unpermute" => Ok(Step::Unpermute { heads: argument.integer()? }),
             "cast" => Ok(Step::Cast(dtype(argument)?)),
-            _ => Err(step.error("`unpermute` or `cast`")),
+            "round" => match Rounding::from_name(argument.text) {
+                Some(how) => Ok(Step::Round(how)),
+                None => Err(argument.error("`nearest` or `gptq`")),
+            },
+            _ => Err(step.error("`unpermute`, `cast` or `round`")),
         }
     }
 

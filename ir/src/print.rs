@@ -76,6 +76,7 @@ impl fmt::Display for Step {
         match self {
             Step::Unpermute { heads } => write!(f, "unpermute({heads})"),
             Step::Cast(dtype) => write!(f, "cast({dtype})"),
+            Step::Round(how) => write!(f, "round({how})"),
         }
     }
 }

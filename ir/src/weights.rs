@@ -2,7 +2,8 @@
 
 use crate::module::{Step, Weight};
 use crate::quant::Quantised;
-use crate::types::DType;
+use crate::round::Rounding;
+use crate::types::{DType, Type};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -30,6 +31,13 @@ pub struct BlobError {
 pub trait Blobs: Sync {
     /// The tensor of that name as f32, exactly as its format defines it.
     fn load(&self, blob: &str) -> Result<Tensor, BlobError>;
+
+    /// The integers of the weight of that name, where they were found with statistics that the
+    /// weight's history does not hold.
+    fn rounded(&self, weight: &str) -> Option<Quantised> {
+        let _ = weight;
+        None
+    }
 }
 
 /// A weight's numbers as they are stored.
@@ -54,6 +62,15 @@ pub fn materialise(weight: &Weight, blobs: &dyn Blobs) -> Result<Tensor, BlobErr
 /// As `materialise`, but integers stay integers.
 pub fn stored(weight: &Weight, blobs: &dyn Blobs) -> Result<Numbers, BlobError> {
     let fail = |why: String| BlobError { blob: weight.blob.clone(), why };
+    if let Some(Step::Round(Rounding::Gptq)) = weight.via.last() {
+        let why = "rounding by gptq needs a text: give --calib FILE, or --calib self";
+        let rounded = blobs.rounded(&weight.name).ok_or_else(|| fail(why.into()))?;
+        if rounded.dims[..] != weight.dims[..] || DType::Int(rounded.format) != weight.dtype {
+            let found = Type::weight(DType::Int(rounded.format), &rounded.dims);
+            return Err(fail(format!("found {found} rounded, expected {}", weight.ty())));
+        }
+        return Ok(Numbers::Ints(rounded));
+    }
     let tensor = blobs.load(&weight.blob)?;
     let elements = tensor.dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
     if elements != Some(tensor.data.len() as u64) {
@@ -62,7 +79,7 @@ pub fn stored(weight: &Weight, blobs: &dyn Blobs) -> Result<Numbers, BlobError> 
     }
     let mut numbers = Numbers::Floats(tensor);
     for step in &weight.via {
-        numbers = apply(step, numbers).map_err(fail)?;
+        numbers = apply(step, numbers, weight.dtype).map_err(fail)?;
     }
     let dims = match &numbers {
         Numbers::Floats(tensor) => &tensor.dims[..],
@@ -74,7 +91,7 @@ pub fn stored(weight: &Weight, blobs: &dyn Blobs) -> Result<Numbers, BlobError> 
     Ok(numbers)
 }
 
-fn apply(step: &Step, numbers: Numbers) -> Result<Numbers, String> {
+fn apply(step: &Step, numbers: Numbers, stored: DType) -> Result<Numbers, String> {
     let Numbers::Floats(mut tensor) = numbers else {
         return Err("no step follows the one that makes integers".into());
     };
@@ -85,6 +102,16 @@ fn apply(step: &Step, numbers: Numbers) -> Result<Numbers, String> {
                 return Err(format!("shape {:?} has no rows in groups of {format}", tensor.dims));
             }
             return Ok(Numbers::Ints(Quantised::round(&tensor, format)));
+        }
+        Step::Round(how) => {
+            let DType::Int(format) = stored else { return Err(format!("{stored} is no integer")) };
+            if tensor.dims.len() != 2 || !format.fits(tensor.dims[1]) {
+                return Err(format!("shape {:?} has no rows in groups of {format}", tensor.dims));
+            }
+            if how != Rounding::Nearest {
+                return Err(format!("round({how}) needs statistics"));
+            }
+            return Ok(Numbers::Ints(Quantised::nearest(&tensor, format)));
         }
         Step::Cast(dtype) => cast(dtype, &mut tensor.data),
     }

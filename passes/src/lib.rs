@@ -4,6 +4,7 @@
 
 pub mod activations;
 pub mod cache;
+pub mod round;
 pub mod select;
 pub mod stats;
 

@@ -187,9 +187,8 @@ fn summary(all: &[Compared]) -> Divergence {
 }
 
 fn bucket(below: f64, inside: &[Compared]) -> Bucket {
-    let mean = |of: fn(&Compared) -> f64| {
-        inside.iter().map(of).sum::<f64>() / inside.len().max(1) as f64
-    };
+    let mean =
+        |of: fn(&Compared) -> f64| inside.iter().map(of).sum::<f64>() / inside.len().max(1) as f64;
     Bucket {
         below,
         count: inside.len(),

@@ -137,12 +137,19 @@ fn history(check: &mut Check<'_>, place: Place, weight: &Weight) {
             Step::Cast(dtype) if !dtype.holds_weights() => {
                 check.report(V_STORAGE, place, format!("a weight is not cast to {dtype}"));
             }
-            Step::Cast(_) => {}
+            Step::Cast(_) | Step::Round(_) => {}
+        }
+    }
+    if let Some(at) = weight.via.iter().position(|step| matches!(step, Step::Round(_))) {
+        let ints = matches!(weight.dtype, DType::Int(_));
+        if !ints || at + 1 < weight.via.len() {
+            let what = "`round` is the last step of a weight of integers".to_string();
+            check.report(V_STORAGE, place, what);
         }
     }
     let last = weight.via.iter().rev().find_map(|step| match step {
         Step::Cast(dtype) => Some(*dtype),
-        Step::Unpermute { .. } => None,
+        Step::Unpermute { .. } | Step::Round(_) => None,
     });
     if let Some(last) = last
         && weight.dtype != DType::F32
