@@ -1,10 +1,12 @@
 //! A model made ready: checkpoint opened, pipeline run, every flag that shapes it applied.
 
 use crate::Error;
+use crate::calib::{self, Rounded};
 use crate::frontend::{self, BlobSource};
 use crate::options::{DumpFlags, ModelFlags};
 use crate::tokenizer::Tokenizer;
-use ir::Module;
+use ir::quant::Quantised;
+use ir::{BlobError, Blobs, Module, Tensor};
 use std::path::{Path, PathBuf};
 
 /// Positions of a conversation unless the user says otherwise.
@@ -15,22 +17,43 @@ pub struct Model {
     /// The verified module after all passes.
     pub module: Module,
     /// Where its weights come from.
-    pub blobs: BlobSource,
+    pub blobs: Source,
     /// Text to tokens and back.
     pub tokenizer: Option<Tokenizer>,
     /// The path the user gave.
     pub path: PathBuf,
 }
 
+/// A checkpoint, and what was made of it with statistics.
+pub struct Source {
+    /// The checkpoint.
+    pub checkpoint: BlobSource,
+    /// Integers of weights whose history needs statistics.
+    pub rounded: Rounded,
+}
+
+impl Blobs for Source {
+    fn load(&self, blob: &str) -> Result<Tensor, BlobError> {
+        self.checkpoint.load(blob)
+    }
+
+    fn rounded(&self, weight: &str) -> Option<Quantised> {
+        self.rounded.get(weight).cloned()
+    }
+}
+
 /// Opens a model and runs the pipeline as the flags say.
 pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
-    let (mut module, blobs, tokenizer) = open(flags)?;
+    let (mut module, checkpoint, tokenizer) = open(flags)?;
     set_context(&mut module, flags)?;
     check_chunk(flags)?;
     let context = flags.context();
     let all: Vec<&passes::Pass> = passes::PASSES.iter().collect();
     pipeline(&mut module, &all, &context, &flags.dump)?;
-    Ok(Model { module, blobs, tokenizer, path: flags.model.clone() })
+    let blobs = Source { checkpoint, rounded: Rounded::new() };
+    let mut model = Model { module, blobs, tokenizer, path: flags.model.clone() };
+    model.blobs.rounded = calib::rounded(flags, &model)?;
+    Ok(model)
 }
 
 /// Runs passes over a verified module and dumps it as the flags say.

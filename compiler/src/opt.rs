@@ -39,7 +39,7 @@ pub struct OptFlags {
 pub fn opt(flags: &OptFlags) -> Result<(), Error> {
     let chosen = chosen(flags)?;
     let mut module = read_text(&flags.file)?;
-    let context = context(flags.quant, flags.kv);
+    let context = context(flags.quant, flags.kv, None);
     pipeline(&mut module, &chosen, &context, &flags.dump)?;
     output::print(&module.to_string())
 }

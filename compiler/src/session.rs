@@ -106,6 +106,9 @@ impl Memory {
     }
 }
 
+// SAFETY: code and memory are the session's own, and nothing of them is tied to a thread.
+unsafe impl Send for Session {}
+
 type Prefill = unsafe extern "C" fn(*const Env, *mut u8, *const i32, usize) -> i32;
 type Score = unsafe extern "C" fn(*const Env, *mut u8, *const i32, usize, *mut f32) -> i32;
 

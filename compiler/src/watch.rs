@@ -6,7 +6,9 @@ use passes::stats::Site;
 use runtime::Options;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use targets::Target;
 use targets::compile::Observer;
 
@@ -16,20 +18,78 @@ const CHUNK: u64 = 128;
 /// A session whose values can be seen.
 pub struct Watched {
     session: Session,
-    seen: Box<Mutex<Seen>>,
+    seen: Box<Mutex<Seeing>>,
     /// Whether a site is in `@head`, which otherwise sees the last token only.
     whole_head: bool,
 }
 
+/// Rows of each site, `[rows][width]`.
+pub type Seen = BTreeMap<Site, Vec<f32>>;
+
+/// The same model several times, each on a thread of its own: conversations do not wait for each
+/// other, and nothing spins on a machine that is busy.
+pub struct Watchers {
+    all: Vec<Watched>,
+}
+
+impl Watchers {
+    /// As `Watched::new`, `threads` times.
+    pub fn new(
+        module: &Module,
+        blobs: &dyn Blobs,
+        target: &Target,
+        sites: &[Site],
+        threads: u32,
+    ) -> Result<Watchers, StartError> {
+        let one = |_| Watched::new(module, blobs, target, sites, 1);
+        Ok(Watchers { all: (0..threads.max(1)).map(one).collect::<Result<_, _>>()? })
+    }
+
+    /// Runs each conversation and hands what was seen to `then`, which may be called from several
+    /// threads at a time; results are in the order of the conversations.
+    pub fn run<R: Send>(
+        &mut self,
+        conversations: &[Vec<i32>],
+        then: impl Fn(usize, Seen) -> R + Sync,
+    ) -> Result<Vec<R>, Status> {
+        let next = AtomicUsize::new(0);
+        let work = |watched: &mut Watched| {
+            let mut results = vec![];
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(tokens) = conversations.get(at) else { return Ok(results) };
+                watched.reset()?;
+                results.push((at, then(at, watched.run(tokens)?)));
+            }
+        };
+        let parts: Vec<Result<Vec<(usize, R)>, Status>> = thread::scope(|scope| {
+            let threads: Vec<_> =
+                self.all.iter_mut().map(|watched| scope.spawn(|| work(watched))).collect();
+            threads.into_iter().map(|t| t.join().expect("a watched model panicked")).collect()
+        });
+        let mut results = vec![];
+        for part in parts {
+            results.extend(part?);
+        }
+        results.sort_by_key(|(at, _)| *at);
+        Ok(results.into_iter().map(|(_, result)| result).collect())
+    }
+
+    /// Packs other numbers into the same places.
+    pub fn repack(&mut self, module: &Module, blobs: &dyn Blobs) -> Result<(), StartError> {
+        self.all.iter_mut().try_for_each(|watched| watched.repack(module, blobs))
+    }
+}
+
 /// Rows since they were last taken.
-struct Seen {
+struct Seeing {
     sites: Vec<Site>,
     /// Index into `values` of each site.
     values: Vec<usize>,
     /// Whether the graph of each value is called, so that its calls are told apart.
     called: Vec<bool>,
     calls: u64,
-    rows: BTreeMap<Site, Vec<f32>>,
+    rows: Seen,
     widths: Vec<usize>,
 }
 
@@ -50,7 +110,7 @@ impl Watched {
         }
         let root = |name| module.graph_named(name);
         let roots = [root("model"), root("head")];
-        let seen = Box::new(Mutex::new(Seen {
+        let seen = Box::new(Mutex::new(Seeing {
             sites: sites.to_vec(),
             values: sites
                 .iter()
@@ -65,7 +125,7 @@ impl Watched {
                 .collect(),
         }));
         let whole_head = values.iter().any(|(graph, _)| Some(*graph) == roots[1]);
-        let user = std::ptr::from_ref::<Mutex<Seen>>(&seen) as usize;
+        let user = std::ptr::from_ref::<Mutex<Seeing>>(&seen) as usize;
         let options = Options {
             name: "model".into(),
             chunk: CHUNK.min(module.meta.context),
@@ -80,7 +140,7 @@ impl Watched {
     }
 
     /// Appends tokens to the conversation; the rows of each site, `[tokens][width]`.
-    pub fn run(&mut self, tokens: &[i32]) -> Result<BTreeMap<Site, Vec<f32>>, Status> {
+    pub fn run(&mut self, tokens: &[i32]) -> Result<Seen, Status> {
         lock(&self.seen).rows.clear();
         match self.whole_head {
             true => self.session.score(tokens).map(|_| ())?,
@@ -100,14 +160,14 @@ impl Watched {
     }
 }
 
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+fn lock(seen: &Mutex<Seeing>) -> MutexGuard<'_, Seeing> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What emitted code calls back.
 ///
 /// # Safety
-/// `user` is the `Seen` of a live `Watched`; `at` points to `rows` rows, `stride` bytes apart.
+/// `user` is the `Seeing` of a live `Watched`; `at` points to `rows` rows, `stride` bytes apart.
 unsafe extern "C" fn watch(
     user: *mut c_void,
     index: u64,
@@ -117,7 +177,7 @@ unsafe extern "C" fn watch(
     stride: u64,
 ) {
     // SAFETY: by contract the watched session lives.
-    let seen = &mut *lock(unsafe { &*user.cast::<Mutex<Seen>>() });
+    let seen = &mut *lock(unsafe { &*user.cast::<Mutex<Seeing>>() });
     let index = index as usize;
     let call = if seen.called[index] { (done % seen.calls) as u32 } else { 0 };
     let wanted = |(site, value): &(&Site, &usize)| **value == index && site.call == call;

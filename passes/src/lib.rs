@@ -4,17 +4,20 @@
 
 pub mod activations;
 pub mod cache;
+pub mod chain;
 pub mod round;
 pub mod select;
 pub mod stats;
 
-use ir::{DType, Module, verify};
+use ir::{DType, Module, Rounding, verify};
 
 /// What the user asked for, as far as passes need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
     /// Storage format of matrices; `None` leaves them as they are.
     pub weights: Option<DType>,
+    /// How matrices become integers; `None` is the search that `cast` does.
+    pub round: Option<Rounding>,
     /// Group in which rows are quantised where they meet integers; `None` leaves them in f32.
     pub activation_group: Option<u32>,
     /// Storage format of the KV cache; `None` leaves it as it is.

@@ -17,7 +17,7 @@
 //! IEEE 754-2008 (binary16); bfloat16 as in arXiv 1905.12322.
 
 use crate::{Context, PassError};
-use ir::{DType, Graph, Module, Op, Step, Type, Weight};
+use ir::{DType, Graph, Module, Op, Rounding, Step, Type, Weight};
 
 /// Runs the pass.
 pub fn run(module: &mut Module, context: &Context) -> Result<(), PassError> {
@@ -30,7 +30,7 @@ pub fn run(module: &mut Module, context: &Context) -> Result<(), PassError> {
     }
     for weight in &mut module.weights {
         if weight.dims.len() == 2 {
-            select_weight(weight, dtype)?;
+            select_weight(weight, dtype, context.round)?;
         }
     }
     for graph in &mut module.graphs {
@@ -42,7 +42,11 @@ pub fn run(module: &mut Module, context: &Context) -> Result<(), PassError> {
 }
 
 /// A format that was chosen before is replaced, so that numbers are rounded once.
-fn select_weight(weight: &mut Weight, dtype: DType) -> Result<(), PassError> {
+fn select_weight(
+    weight: &mut Weight,
+    dtype: DType,
+    round: Option<Rounding>,
+) -> Result<(), PassError> {
     if let (DType::Int(format), [_, columns]) = (dtype, &weight.dims[..])
         && !format.fits(*columns)
     {
@@ -53,13 +57,16 @@ fn select_weight(weight: &mut Weight, dtype: DType) -> Result<(), PassError> {
         );
         return Err(PassError { pass: "select", why });
     }
-    if let Some(Step::Cast(_)) = weight.via.last() {
+    if let Some(Step::Cast(_) | Step::Round(_)) = weight.via.last() {
         weight.via.pop();
         weight.dtype = DType::F32;
     }
     if weight.dtype != dtype {
         weight.dtype = dtype;
-        weight.via.push(Step::Cast(dtype));
+        weight.via.push(match (dtype, round) {
+            (DType::Int(_), Some(how)) => Step::Round(how),
+            _ => Step::Cast(dtype),
+        });
     }
     Ok(())
 }

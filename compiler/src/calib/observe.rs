@@ -2,15 +2,12 @@
 
 use crate::progress;
 use crate::session::{StartError, Status};
-use crate::watch::Watched;
+use crate::watch::Watchers;
 use ir::{Blobs, Module};
 use passes::stats::{Accumulator, Site, Stats, float_view};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use targets::Target;
-
-/// Tokens between two rounds of summing up.
-const STRIDE: usize = 256;
 
 /// A model that could not be observed.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +18,12 @@ pub enum ObserveError {
     /// It refused a window.
     #[error(transparent)]
     Refused(#[from] Status),
+    /// A weight cannot be read.
+    #[error(transparent)]
+    Blob(#[from] ir::BlobError),
+    /// It cannot be cut into layers.
+    #[error("{0}")]
+    Shape(String),
 }
 
 /// Runs the module in f32, as if nothing were rounded, over `windows` and sums up the rows of
@@ -36,24 +39,20 @@ pub fn observe(
 ) -> Result<Stats, ObserveError> {
     let float = float_view(module);
     let moved: Vec<Site> = sites.iter().map(|site| in_view(module, &float, *site)).collect();
-    let mut watched = Watched::new(&float, blobs, target, &moved, threads)?;
+    let mut watched = Watchers::new(&float, blobs, target, &moved, threads)?;
     let width = |site: &Site| float.graph(site.graph).value(site.value).ty.row_width();
     let mut sums: BTreeMap<Site, Accumulator> = moved
         .iter()
         .map(|site| (*site, Accumulator::new(width(site).unwrap_or(0) as usize, second)))
         .collect();
     let bar = progress::steps("calibrating", windows.len() as u64);
-    for window in windows {
-        watched.reset()?;
-        for tokens in window.chunks(STRIDE) {
-            let rows = watched.run(tokens)?;
-            sums.par_iter_mut().for_each(|(site, sums)| {
-                if let Some(rows) = rows.get(site) {
-                    sums.add(rows);
-                }
-            });
-        }
-        bar.inc(1);
+    // Summed up in the order of the windows, so that the number of threads changes nothing.
+    for batch in windows.chunks(threads.max(1) as usize) {
+        let seen = watched.run(batch, |_, seen| seen)?;
+        sums.par_iter_mut().for_each(|(site, sums)| {
+            seen.iter().filter_map(|seen| seen.get(site)).for_each(|rows| sums.add(rows));
+        });
+        bar.inc(batch.len() as u64);
     }
     bar.finish_and_clear();
     let mut found: BTreeMap<Site, _> =

@@ -1,6 +1,7 @@
 //! Sums over rows: extremes, means and second moments per channel, and `E[x xᵀ]`.
 
-use faer::linalg::matmul::triangular::{BlockStructure, matmul};
+use faer::linalg::matmul::matmul;
+use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 
 /// Statistics of rows of one width.
@@ -96,7 +97,7 @@ impl Accumulator {
         let count = rows.len() / self.width;
         self.rows += count as u64;
         if let Some(second) = &mut self.second {
-            outer(second, rows, rows, self.width, self.width, true);
+            lower(second, rows, self.width);
         }
     }
 
@@ -127,23 +128,27 @@ impl Accumulator {
     }
 }
 
-/// `sum += aᵀ · b` of rows `a[n][p]` and `b[n][q]` into `sum[p][q]`; of a symmetric result only the
-/// lower triangle.
-pub fn outer(sum: &mut [f32], a: &[f32], b: &[f32], p: usize, q: usize, symmetric: bool) {
-    let n = a.len() / p;
-    let shape =
-        if symmetric { BlockStructure::TriangularLower } else { BlockStructure::Rectangular };
-    matmul(
-        MatMut::from_row_major_slice_mut(sum, p, q),
-        shape,
+/// `sum += xᵀ · x` of rows `x[n][width]`, the lower triangle only.
+fn lower(sum: &mut [f32], x: &[f32], width: usize) {
+    let rows = MatRef::from_row_major_slice(x, x.len() / width, width);
+    triangular::matmul(
+        MatMut::from_row_major_slice_mut(sum, width, width),
+        BlockStructure::TriangularLower,
         Accum::Add,
-        MatRef::from_row_major_slice(a, n, p).transpose(),
+        rows.transpose(),
         BlockStructure::Rectangular,
-        MatRef::from_row_major_slice(b, n, q),
+        rows,
         BlockStructure::Rectangular,
         1.0f32,
         Par::Seq,
     );
+}
+
+/// `sum += xᵀ · y` of rows `x[n][width]` and `y[n][width]`.
+pub fn outer(sum: &mut [f32], x: &[f32], y: &[f32], width: usize) {
+    let rows = |x| MatRef::from_row_major_slice(x, y.len() / width, width);
+    let sum = MatMut::from_row_major_slice_mut(sum, width, width);
+    matmul(sum, Accum::Add, rows(x).transpose(), rows(y), 1.0f32, Par::Seq);
 }
 
 #[cfg(test)]
