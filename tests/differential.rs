@@ -3,7 +3,7 @@
 use ingot::model::prepare;
 use ingot::session::Session;
 use ingot_tests::machine::Machine;
-use ingot_tests::model::{SHIPPED, flags, shipped};
+use ingot_tests::model::{SHIPPED, distance, flags, shipped, tokens};
 use ir::sample::{Sample, Seeded};
 use ir::{DType, Interpreter, Module};
 use runtime::Options;
@@ -11,14 +11,7 @@ use std::path::Path;
 use targets::Target;
 
 fn options() -> Options {
-    Options {
-        name: "m".into(),
-        chunk: 8,
-        max_workers: 4,
-        embed: false,
-        keep_text: false,
-        observer: None,
-    }
+    Options { chunk: 8, max_workers: 4, ..Options::default() }
 }
 
 fn session(module: &Module, target: &Target, chunk: u64, workers: u32) -> Session {
@@ -30,18 +23,8 @@ fn session(module: &Module, target: &Target, chunk: u64, workers: u32) -> Sessio
     session
 }
 
-fn tokens(module: &Module, n: u32) -> Vec<u32> {
-    (0..n).map(|i| (i * 37 + 11) % module.meta.vocab as u32).collect()
-}
-
 fn signed(tokens: &[u32]) -> Vec<i32> {
     tokens.iter().map(|&t| t as i32).collect()
-}
-
-/// Largest difference, relative to the largest expected value.
-fn distance(found: &[f32], expected: &[f32]) -> f32 {
-    let scale = expected.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
-    found.iter().zip(expected).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f32::max)
 }
 
 fn cpus() -> Vec<Target> {

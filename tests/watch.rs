@@ -7,6 +7,7 @@ use ir::sample::{Sample, Seeded};
 use ir::weights::materialise;
 use ir::{DType, GraphId, Interpreter, Module};
 use passes::stats::{Site, inputs_of, sites};
+use std::ops::ControlFlow;
 use targets::Target;
 
 fn sample() -> Sample {
@@ -55,7 +56,7 @@ fn calls_of_one_graph_are_told_apart() {
     let mut host = Watched::new(&module, &blobs, &target(), &watched, 2).expect("compiles");
     host.reset().expect("starts");
     let seen = host.run(&tokens(20)).expect("fits");
-    let table = materialise(&module.weights[0], &blobs).expect("loads");
+    let table = materialise(&module, ir::WeightId(0), &blobs).expect("loads");
     let embedded: Vec<f32> =
         tokens(20).iter().flat_map(|&t| table.data[t as usize * 36..][..36].to_vec()).collect();
     assert_eq!(seen[&watched[0]], embedded);
@@ -70,10 +71,13 @@ fn statistics_look_through_what_is_rounded() {
         weights: DType::from_name("i4g32"),
         activation_group: Some(32),
         cache: Some(DType::F32),
+        ..passes::Context::default()
     };
     let mut quantised = module.clone();
-    let all: Vec<&passes::Pass> = passes::PASSES.iter().collect();
-    passes::run(&mut quantised, &all, &context, &mut |_| {}).expect("runs");
+    let wanted: Vec<&passes::Pass> =
+        passes::PASSES.iter().filter(|pass| pass.is_wanted(&context)).collect();
+    passes::run(&mut quantised, &wanted, &context, &mut |_| ControlFlow::Continue(()))
+        .expect("runs");
     let blobs = Seeded::new(&module, 7);
     let windows = [tokens(40), tokens(11)];
     let of = |module: &Module| {

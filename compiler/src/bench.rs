@@ -1,5 +1,7 @@
 //! `ingot bench`: how fast the compiled model is, and how close to what the machine can do.
 
+mod profile;
+
 use crate::Error;
 use crate::bandwidth::Probe;
 use crate::host::{self, Host, HostFlags, refused};
@@ -8,6 +10,7 @@ use crate::progress;
 use crate::session::{Sampling, Session, Status};
 use crate::work::work;
 use clap::Args;
+use profile::Profile;
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -41,9 +44,9 @@ pub struct BenchFlags {
         value_parser = clap::value_parser!(u32).range(1..=1000)
     )]
     pub repeat: u32,
-    /// Seed of the random tokens
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
+    /// Show where the time goes, step by step
+    #[arg(long)]
+    pub profile: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -63,10 +66,14 @@ pub fn bench(flags: &BenchFlags) -> Result<(), Error> {
     let times = measure(&mut host.session, &tokens, flags).map_err(refused)?;
     let after = probe.measure();
     let figures = Figures::new(flags, &host, &times, [before, after]);
-    match flags.json {
-        true => output::json(&figures.json(flags, &host)),
-        false => output::print(&figures.text(flags, &host)),
+    let profiles = if flags.profile { profile::profile(flags, &tokens)? } else { vec![] };
+    if flags.json {
+        let mut json = figures.json(flags, &host);
+        json["profile"] = profiles.iter().map(Profile::json).collect();
+        return output::json(&json);
     }
+    let tables = profiles.iter().map(|p| format!("\n{}", p.text()));
+    output::print(&(figures.text(flags, &host) + &tables.collect::<String>()))
 }
 
 fn check_lengths(flags: &BenchFlags, host: &Host) -> Result<(), Error> {
@@ -84,7 +91,7 @@ fn check_lengths(flags: &BenchFlags, host: &Host) -> Result<(), Error> {
 fn random_tokens(flags: &BenchFlags, host: &Host) -> Vec<i32> {
     let count = (flags.prefill.max(flags.decode) + flags.depth).max(FIRST_PROMPT);
     let vocab = host.model.module.meta.vocab;
-    let mut state = flags.seed;
+    let mut state = flags.host.model.transforms.seed;
     let mut next = || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -273,7 +280,7 @@ impl Figures {
             "threads": host.threads,
             "depth": flags.depth,
             "repeat": flags.repeat,
-            "seed": flags.seed,
+            "seed": flags.host.model.transforms.seed,
             "weights_bytes": host.session.weights_bytes(),
             "start_ms": host.start.as_secs_f64() * 1e3,
             "prefill": prefill,

@@ -13,10 +13,12 @@ pub mod json;
 mod lower;
 pub(crate) mod map;
 mod names;
+mod rotations;
 mod safetensors;
 mod store;
 
 pub use config::Config;
+pub use rotations::add_rotations;
 pub use store::{BlobSource, Stored};
 
 use crate::Error;

@@ -15,6 +15,7 @@ pub mod model;
 pub mod opt;
 pub mod options;
 pub mod output;
+pub mod pipeline;
 pub mod pool;
 pub mod progress;
 pub mod reference;
@@ -22,6 +23,7 @@ pub mod run;
 pub mod session;
 pub mod tokenize;
 pub mod tokenizer;
+pub mod transforms;
 pub mod watch;
 pub mod work;
 

@@ -1,12 +1,13 @@
 //! A model made ready: checkpoint opened, pipeline run, every flag that shapes it applied.
 
 use crate::Error;
-use crate::calib::{self, Rounded};
+use crate::calib::Laboratory;
 use crate::frontend::{self, BlobSource};
-use crate::options::{DumpFlags, ModelFlags};
+use crate::options::ModelFlags;
+use crate::pipeline;
 use crate::tokenizer::Tokenizer;
-use ir::quant::Quantised;
-use ir::{BlobError, Blobs, Module, Tensor};
+use ir::Module;
+use passes::stats::Lab;
 use std::path::{Path, PathBuf};
 
 /// Positions of a conversation unless the user says otherwise.
@@ -17,65 +18,27 @@ pub struct Model {
     /// The verified module after all passes.
     pub module: Module,
     /// Where its weights come from.
-    pub blobs: Source,
+    pub blobs: BlobSource,
     /// Text to tokens and back.
     pub tokenizer: Option<Tokenizer>,
     /// The path the user gave.
     pub path: PathBuf,
 }
 
-/// A checkpoint, and what was made of it with statistics.
-pub struct Source {
-    /// The checkpoint.
-    pub checkpoint: BlobSource,
-    /// Integers of weights whose history needs statistics.
-    pub rounded: Rounded,
-}
-
-impl Blobs for Source {
-    fn load(&self, blob: &str) -> Result<Tensor, BlobError> {
-        self.checkpoint.load(blob)
-    }
-
-    fn rounded(&self, weight: &str) -> Option<Quantised> {
-        self.rounded.get(weight).cloned()
-    }
-}
-
 /// Opens a model and runs the pipeline as the flags say.
 pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
-    let (mut module, checkpoint, tokenizer) = open(flags)?;
+    let (mut module, mut blobs, tokenizer) = open(flags)?;
     set_context(&mut module, flags)?;
     check_chunk(flags)?;
-    let context = flags.context();
-    let all: Vec<&passes::Pass> = passes::PASSES.iter().collect();
-    pipeline(&mut module, &all, &context, &flags.dump)?;
-    let blobs = Source { checkpoint, rounded: Rounded::new() };
-    let mut model = Model { module, blobs, tokenizer, path: flags.model.clone() };
-    model.blobs.rounded = calib::rounded(flags, &model)?;
-    Ok(model)
-}
-
-/// Runs passes over a verified module and dumps it as the flags say.
-pub fn pipeline(
-    module: &mut Module,
-    chosen: &[&passes::Pass],
-    context: &passes::Context,
-    flags: &DumpFlags,
-) -> Result<(), Error> {
-    check_names(flags)?;
-    let mut dumps = Dumps { flags, count: 0 };
-    dumps.after("import", module, true)?;
-    let mut failed = None;
-    passes::run(module, chosen, context, &mut |step| {
-        let dumped = match step {
-            passes::Seen::Before(pass, module) => dumps.before(pass.name, module),
-            passes::Seen::After(pass, module, changed) => dumps.after(pass.name, module, changed),
-        };
-        failed = failed.take().or(dumped.err());
-    })
-    .map_err(|e| Error::new("IG0501", e.to_string()))?;
-    failed.map_or(Ok(()), Err)
+    let mut context = flags.context();
+    flags.transforms.apply(&mut context, Some(&mut blobs))?;
+    let lab = Laboratory::new(flags, &module, &blobs, &tokenizer)?;
+    context.blobs = Some(&blobs);
+    context.lab = lab.as_ref().map(|lab| lab as &dyn Lab);
+    pipeline::run(&mut module, &pipeline::wanted(&context), &context, &blobs, &flags.dump)?;
+    let rounded = lab.map(|lab| lab.round(&module)).transpose()?;
+    blobs.rounded = rounded.unwrap_or_default();
+    Ok(Model { module, blobs, tokenizer, path: flags.model.clone() })
 }
 
 fn open(flags: &ModelFlags) -> Result<(Module, BlobSource, Option<Tokenizer>), Error> {
@@ -92,15 +55,27 @@ fn open(flags: &ModelFlags) -> Result<(Module, BlobSource, Option<Tokenizer>), E
     };
     let checkpoint = frontend::open(source)?;
     let module = read_text(&flags.model)?;
+    check_blobs(&module, &checkpoint.blobs, &flags.model, source)?;
+    Ok((module, checkpoint.blobs, checkpoint.tokenizer))
+}
+
+/// Every tensor that text names must be in the checkpoint.
+pub fn check_blobs(
+    module: &Module,
+    blobs: &BlobSource,
+    text: &Path,
+    source: &Path,
+) -> Result<(), Error> {
     for weight in &module.weights {
-        if checkpoint.blobs.get(&weight.blob).is_none() {
+        let Some(blob) = weight.source.blob() else { continue };
+        if blobs.get(blob).is_none() {
             return Err(Error::new("IG0502", "a weight's blob is not in the checkpoint")
-                .file(&flags.model)
+                .file(text)
                 .at(format!("${}", weight.name))
-                .note(format!("\"{}\" is not in {}", weight.blob, source.display())));
+                .note(format!("\"{blob}\" is not in {}", source.display())));
         }
     }
-    Ok((module, checkpoint.blobs, checkpoint.tokenizer))
+    Ok(())
 }
 
 /// Reads and verifies IR text.
@@ -139,50 +114,4 @@ fn check_chunk(flags: &ModelFlags) -> Result<(), Error> {
     }
     Err(Error::new("IG0401", format!("--prefill-chunk {}", flags.prefill_chunk))
         .note("expected a number from 1 to 4096"))
-}
-
-/// Names of passes that dumps may ask for.
-fn check_names(flags: &DumpFlags) -> Result<(), Error> {
-    let known: Vec<&str> = ["import", "all", "changed"]
-        .into_iter()
-        .chain(passes::PASSES.iter().map(|p| p.name))
-        .collect();
-    for name in flags.dump_after.iter().chain(&flags.dump_before) {
-        if !known.contains(&name.as_str()) {
-            return Err(Error::new("IG0401", format!("no pass `{name}` to dump"))
-                .help(format!("known: {}", known.join(", "))));
-        }
-    }
-    Ok(())
-}
-
-/// Writes dumps: to standard error, or numbered into a folder.
-struct Dumps<'f> {
-    flags: &'f DumpFlags,
-    count: u32,
-}
-
-impl Dumps<'_> {
-    fn before(&mut self, pass: &str, module: &Module) -> Result<(), Error> {
-        let wanted = self.flags.dump_before.iter().any(|n| n == pass || n == "all");
-        if wanted { self.write(&format!("before-{pass}"), module) } else { Ok(()) }
-    }
-
-    fn after(&mut self, pass: &str, module: &Module, changed: bool) -> Result<(), Error> {
-        let asked = &self.flags.dump_after;
-        let wanted = asked.iter().any(|n| n == pass || n == "all" || (n == "changed" && changed));
-        if wanted { self.write(pass, module) } else { Ok(()) }
-    }
-
-    fn write(&mut self, name: &str, module: &Module) -> Result<(), Error> {
-        let Some(dir) = &self.flags.dump_dir else {
-            eprintln!("; {name}\n{module}");
-            return Ok(());
-        };
-        let path = dir.join(format!("{:02}-{name}.ingot", self.count));
-        self.count += 1;
-        std::fs::create_dir_all(dir)
-            .and_then(|()| std::fs::write(&path, module.to_string()))
-            .map_err(|e| Error::new("IG0601", "cannot write").file(&path).note(e.to_string()))
-    }
 }

@@ -1,24 +1,33 @@
-//! `ingot opt`: IR text in, passes, IR text out. Without passes it checks and formats.
+//! `ingot opt`: IR in, passes, IR text out. Without passes it checks and formats.
 
-use crate::model::{pipeline, read_text};
-use crate::options::{DumpFlags, Kv, Quant, context};
-use crate::{Error, output};
+use crate::frontend::{self, BlobSource};
+use crate::model::{check_blobs, read_text};
+use crate::options::{self, DumpFlags, Kv, Quant};
+use crate::transforms::TransformFlags;
+use crate::{Error, output, pipeline};
 use clap::Args;
-use passes::{PASSES, Pass};
+use ir::sample::Seeded;
+use ir::{Blobs, Module};
+use passes::Context;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
   ingot opt block.ingot --passes select --quant bf16
+  ingot opt model.ingot --passes fold_norms,rotate --probe
+  ingot opt SmolLM2-135M --rotate hadamard --log-passes
   ingot opt model.ingot --no-passes";
 
 /// Flags of `opt`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct OptFlags {
-    /// IR text (.ingot)
+    /// IR text (.ingot), or a checkpoint
     pub file: PathBuf,
-    /// Passes to run, in the order of `ingot passes` [default: all]
+    /// Checkpoint that holds the numbers of IR text; without one --probe makes some up
+    #[arg(long, value_name = "MODEL")]
+    pub blobs: Option<PathBuf>,
+    /// Passes to run, in this order [default: those that the other flags ask for]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "no_passes")]
     pub passes: Vec<String>,
     /// Run no pass: check the text and format it
@@ -30,6 +39,9 @@ pub struct OptFlags {
     /// Storage format of the KV cache [default: as it stands]
     #[arg(long, value_enum)]
     pub kv: Option<Kv>,
+    /// How weights are transformed
+    #[command(flatten)]
+    pub transforms: TransformFlags,
     /// The IR on its way
     #[command(flatten)]
     pub dump: DumpFlags,
@@ -37,23 +49,40 @@ pub struct OptFlags {
 
 /// Runs `ingot opt`.
 pub fn opt(flags: &OptFlags) -> Result<(), Error> {
-    let chosen = chosen(flags)?;
-    let mut module = read_text(&flags.file)?;
-    let context = context(flags.quant, flags.kv, None);
-    pipeline(&mut module, &chosen, &context, &flags.dump)?;
-    output::print(&module.to_string())
+    output::print(&optimised(flags)?.to_string())
 }
 
-fn chosen(flags: &OptFlags) -> Result<Vec<&'static Pass>, Error> {
-    let known = || PASSES.iter().map(|pass| pass.name);
-    if let Some(name) = flags.passes.iter().find(|name| !known().any(|k| k == *name)) {
-        let known: Vec<&str> = known().collect();
-        return Err(Error::new("IG0401", format!("no pass `{name}`"))
-            .help(format!("known: {}", known.join(", "))));
-    }
-    let wanted = |pass: &&Pass| match flags.passes.is_empty() {
-        true => !flags.no_passes,
-        false => flags.passes.iter().any(|name| name == pass.name),
+/// The module after the passes.
+pub fn optimised(flags: &OptFlags) -> Result<Module, Error> {
+    let named = pipeline::named(&flags.passes)?;
+    let (mut module, mut blobs) = open(flags)?;
+    let mut context = context(flags);
+    flags.transforms.apply(&mut context, blobs.as_mut())?;
+    context.blobs = blobs.as_ref().map(|blobs| blobs as &dyn Blobs);
+    let chosen = match (flags.no_passes, &flags.passes[..]) {
+        (true, _) => vec![],
+        (false, []) => pipeline::wanted(&context),
+        (false, _) => named,
     };
-    Ok(PASSES.iter().filter(wanted).collect())
+    let made_up = Seeded::new(&module, flags.transforms.seed);
+    let numbers = context.blobs.unwrap_or(&made_up);
+    pipeline::run(&mut module, &chosen, &context, numbers, &flags.dump)?;
+    Ok(module)
+}
+
+/// What the formats say; transforms need the numbers too.
+pub fn context(flags: &OptFlags) -> Context<'static> {
+    options::context(flags.quant, flags.kv)
+}
+
+fn open(flags: &OptFlags) -> Result<(Module, Option<BlobSource>), Error> {
+    if flags.file.extension().is_none_or(|e| e != "ingot") {
+        let checkpoint = frontend::open(&flags.file)?;
+        return Ok((checkpoint.module, Some(checkpoint.blobs)));
+    }
+    let module = read_text(&flags.file)?;
+    let Some(source) = &flags.blobs else { return Ok((module, None)) };
+    let blobs = frontend::open(source)?.blobs;
+    check_blobs(&module, &blobs, &flags.file, source)?;
+    Ok((module, Some(blobs)))
 }

@@ -150,7 +150,7 @@ fn generate(
     writer: &mut Writer,
 ) -> Result<Done, Error> {
     let (session, meta) = (&mut host.session, &host.model.module.meta);
-    let sampling = flags.sampling.options();
+    let sampling = flags.sampling.options(flags.host.model.transforms.seed);
     session.reset().map_err(refused)?;
     let began = Instant::now();
     session.prefill(prompt).map_err(refused)?;

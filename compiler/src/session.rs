@@ -293,6 +293,22 @@ impl Session {
         self.check(status).map(|_| ())
     }
 
+    /// Ticks of each site (columns) in each call of the model (rows; the last is outside of calls)
+    /// since the table was last taken; empty unless the library measures its steps.
+    pub fn take_profile(&mut self) -> Vec<Vec<u64>> {
+        let Some(profile) = &self.library.profile else { return vec![] };
+        let scratch = self.scratch.bytes_mut();
+        let mut take = |row, site| {
+            let at = profile.place(row, site) as usize;
+            let word = &mut scratch[at..at + 8];
+            let ticks = u64::from_le_bytes(word.try_into().expect("eight bytes"));
+            word.fill(0);
+            ticks
+        };
+        let sites = profile.sites.len() as u64;
+        (0..profile.rows).map(|row| (0..sites).map(|site| take(row, site)).collect()).collect()
+    }
+
     /// Bytes of weights, all read once per decoded token.
     pub fn weights_bytes(&self) -> u64 {
         self.library.weights.bytes

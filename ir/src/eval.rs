@@ -9,11 +9,13 @@
 mod ops;
 
 use self::ops::{
-    KvHead, Slot, attend, embed, linear, quant_rows, rms_norm, rope, silu_mul, stored, zip,
+    KvHead, Slot, attend, embed, hadamard, linear, quant_rows, rms_norm, rope, silu_mul, stored,
+    zip,
 };
-use crate::module::{Arg, Graph, GraphId, Inst, Module, Param, ValueId};
+use crate::module::{Arg, Graph, GraphId, Inst, Module, Param, ValueId, WeightId};
 use crate::op::Op;
 use crate::types::Type;
+use crate::uses::read_by_graphs;
 use crate::verify::{Violation, verify};
 use crate::weights::{BlobError, Blobs, Tensor, materialise};
 use rayon::prelude::*;
@@ -91,10 +93,15 @@ fn listed(violations: &[Violation]) -> String {
 }
 
 impl<'m> Interpreter<'m> {
-    /// Verifies the module and reads all its weights, as f32.
+    /// Verifies the module and reads the weights that its graphs read, as f32.
     pub fn new(module: &'m Module, blobs: &dyn Blobs) -> Result<Interpreter<'m>, EvalError> {
         verify(module).map_err(EvalError::Invalid)?;
-        let weights = module.weights.par_iter().map(|w| materialise(w, blobs));
+        let read = read_by_graphs(module);
+        let weight = |i: usize| match read[i] {
+            true => materialise(module, WeightId(i as u32), blobs),
+            false => Ok(Tensor { dims: vec![], data: vec![] }),
+        };
+        let weights = (0..read.len()).into_par_iter().map(weight);
         let weights = weights.collect::<Result<Vec<Tensor>, BlobError>>()?;
         let slots = module
             .caches
@@ -190,6 +197,7 @@ impl<'m> Interpreter<'m> {
                 Data::Rows(linear(x(), self.weight(frame, args[1]), bias))
             }
             Op::QuantRows { group } => Data::Rows(quant_rows(x(), *group as usize)),
+            Op::Hadamard { size } => Data::Rows(hadamard(x(), *size)),
             Op::Rope(r) => Data::Rows(rope(x(), frame.ints(args[1]), width(), r)),
             Op::KvAppend => self.kv_append(frame, args),
             Op::Attention { heads, scale } => self.attention(frame, args, *heads as usize, *scale),

@@ -1,6 +1,7 @@
 //! The result type of an operation from the types of its operands: one function for builder,
 //! parser and verifier. Rule numbers are those of `ir/README.md`.
 
+use crate::hadamard::Hadamard;
 use crate::module::{Arg, Graph, Module, Param};
 use crate::op::{Op, Rope, RopeScaling};
 use crate::types::{DType, Dim, IntFormat, Type};
@@ -50,6 +51,7 @@ pub fn infer(module: &Module, graph: &Graph, op: &Op, args: &[Arg]) -> Result<Ty
         Op::RmsNorm { eps, group } => infer_rms_norm(*eps, *group, &types),
         Op::Linear => infer_linear(&types),
         Op::QuantRows { group } => infer_quant_rows(*group, &types),
+        Op::Hadamard { size } => infer_hadamard(*size, &types),
         Op::Rope(rope) => infer_rope(rope, &types),
         Op::KvAppend => infer_kv_append(&types),
         Op::Attention { heads, scale } => infer_attention(*heads, *scale, &types),
@@ -64,7 +66,7 @@ fn kinds(op: &Op) -> &'static str {
         Op::Embed => "vw",
         Op::RmsNorm { .. } => "vW",
         Op::Linear => "vwW",
-        Op::QuantRows { .. } => "v",
+        Op::QuantRows { .. } | Op::Hadamard { .. } => "v",
         Op::Rope(_) => "vv",
         Op::KvAppend => "cvvv",
         Op::Attention { .. } => "vvv",
@@ -196,6 +198,20 @@ fn infer_quant_rows(group: u32, types: &[Type]) -> Result<Type, Mismatch> {
         return err(V_ATTRIBUTE, what);
     }
     Ok(Type::rows_of(DType::Int(format), width))
+}
+
+fn infer_hadamard(size: u64, types: &[Type]) -> Result<Type, Mismatch> {
+    let width = rows("the input of hadamard", &types[0])?;
+    if size == 0 || !width.is_multiple_of(size) {
+        return err(V_ATTRIBUTE, format!("size {size} does not divide the width {width}"));
+    }
+    if !Hadamard::exists(size) {
+        return err(
+            V_ATTRIBUTE,
+            format!("there is no Hadamard matrix of order {size} to be built"),
+        );
+    }
+    Ok(types[0].clone())
 }
 
 fn infer_rope(rope: &Rope, types: &[Type]) -> Result<Type, Mismatch> {

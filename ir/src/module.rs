@@ -2,8 +2,8 @@
 //!
 //! Nothing here checks anything; `verify` does.
 
+use crate::history::{Source, Step};
 use crate::op::Op;
-use crate::round::Rounding;
 use crate::types::{DType, Type};
 
 /// A module-level weight.
@@ -57,26 +57,10 @@ pub struct Weight {
     pub dtype: DType,
     /// Dimensions, after `via`.
     pub dims: Vec<u64>,
-    /// The tensor of the checkpoint.
-    pub blob: String,
-    /// The steps from blob to weight, in order, applied lazily.
+    /// Where its numbers come from.
+    pub source: Source,
+    /// The steps from there to what is stored, in order, applied lazily.
     pub via: Vec<Step>,
-}
-
-/// One step of a weight's history.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// `unpermute(heads)`: rows of each head from GGUF's interleaved rotary order (0, h/2, 1, …)
-    /// back to the half-split one.
-    Unpermute {
-        /// Heads the rows are cut into.
-        heads: u64,
-    },
-    /// `cast(dtype)`: every element to the nearest value of `dtype`, ties to even.
-    Cast(DType),
-    /// `round(how)`: to the integers that the weight stores, otherwise than `cast` does; the last
-    /// step.
-    Round(Rounding),
 }
 
 /// A slot of the KV cache.

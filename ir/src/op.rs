@@ -26,6 +26,12 @@ pub enum Op {
         /// Elements of a group, a multiple of 16 that divides `D`.
         group: u32,
     },
+    /// `hadamard x: f32[T, D] -> f32[T, D]`: each block of a row times the orthonormal Hadamard matrix
+    /// of its size (QuaRot, arXiv 2404.00456).
+    Hadamard {
+        /// Elements of a block; divides `D`, and there is a Hadamard matrix of that order.
+        size: u64,
+    },
     /// `rope x: f32[T, H·h], pos: i32[T] -> f32[T, H·h]`: rotates the pairs `(i, i + h/2)` of each
     /// head by `pos · frequency(i)` (RoFormer, arXiv 2104.09864, in the half-split order).
     Rope(Rope),
@@ -120,6 +126,7 @@ impl Op {
             Op::RmsNorm { .. } => "rms_norm",
             Op::Linear => "linear",
             Op::QuantRows { .. } => "quant_rows",
+            Op::Hadamard { .. } => "hadamard",
             Op::Rope(_) => "rope",
             Op::KvAppend => "kv_append",
             Op::Attention { .. } => "attention",

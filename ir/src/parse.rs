@@ -4,14 +4,15 @@
 //! verifier's business. The grammar is in `ir/README.md`.
 
 use crate::attrs::{Attrs, Setting, Word};
+use crate::history::{Side, Source as WeightSource, Step};
 pub use crate::lex::ParseError;
 use crate::lex::{Lexer, Sigil, Spot, Token};
-use crate::module::{Cache, Meta, Module, Step, Weight};
+use crate::module::{Cache, Meta, Module, Weight, WeightId};
 use crate::op::{Op, Rope, RopeScaling};
 use crate::place::Lines;
 use crate::resolve::resolve;
 use crate::round::Rounding;
-use crate::syntax::{GraphText, InstText, Name, Source, Verb};
+use crate::syntax::{GraphText, InstText, Name, Source, Verb, WeightText};
 use crate::types::{DType, Dim, Type};
 
 /// The version of the text form that this build reads and writes.
@@ -52,7 +53,7 @@ impl<'a> Parser<'a> {
         loop {
             let spot = self.spot;
             match self.token {
-                Token::Word("weight") => source.weights.push((self.weight()?, spot)),
+                Token::Word("weight") => source.weights.push(self.weight()?),
                 Token::Word("cache") => source.caches.push((self.cache()?, spot)),
                 Token::Word("graph") => source.graphs.push(self.graph()?),
                 Token::End => return Ok(source),
@@ -76,7 +77,8 @@ impl<'a> Parser<'a> {
         Ok(meta)
     }
 
-    fn weight(&mut self) -> Result<Weight, ParseError> {
+    fn weight(&mut self) -> Result<WeightText<'a>, ParseError> {
+        let start = self.spot;
         self.keyword("weight")?;
         let name = self.name(Sigil::Weight)?;
         self.mark(":")?;
@@ -86,30 +88,85 @@ impl<'a> Parser<'a> {
             return Err(spot.error(format!("found {ty}, expected constant dimensions")));
         };
         self.mark("=")?;
-        self.keyword("blob")?;
-        let blob = self.text("a tensor's name, a string")?;
-        let mut via = vec![];
+        let source = self.weight_source()?;
+        let mut steps = vec![];
         if self.token == Token::Word("via") {
             self.advance()?;
-            via = self.separated(Self::step)?;
+            steps = self.separated(Self::step)?;
         }
-        Ok(Weight { name: name.text.to_string(), dtype, dims, blob, via })
+        let (via, operands) = steps.into_iter().unzip();
+        let weight = Weight { name: name.text.to_string(), dtype, dims, source, via };
+        Ok(WeightText { weight, operands, spot: start })
     }
 
-    fn step(&mut self) -> Result<Step, ParseError> {
+    fn weight_source(&mut self) -> Result<WeightSource, ParseError> {
+        let expected = "`blob`, `hadamard`, `eye`, `ones` or `factors`";
+        let word = self.word(expected)?;
+        Ok(match word.text {
+            "blob" => WeightSource::Blob(self.text("a tensor's name, a string")?),
+            "hadamard" => {
+                let mut seed = None;
+                if self.eat("(")? {
+                    seed = Some(self.word("a seed")?.integer()?);
+                    self.mark(")")?;
+                }
+                WeightSource::Hadamard { seed }
+            }
+            "eye" => WeightSource::Eye,
+            "ones" => WeightSource::Ones,
+            "factors" => {
+                let spot = self.spot;
+                let text = self.text("one character a factor, a string")?;
+                WeightSource::factors(&text)
+                    .ok_or_else(|| spot.error("found a character outside `!` to `~`"))?
+            }
+            _ => return Err(word.error(expected)),
+        })
+    }
+
+    /// A step, and the weight it names; `resolve` puts its handle where the step has none yet.
+    fn step(&mut self) -> Result<(Step, Option<Name<'a>>), ParseError> {
         let step = self.word("a step of a weight's history")?;
         self.mark("(")?;
-        let argument = self.word("the step's argument")?;
-        self.mark(")")?;
-        match step.text {
-            "unpermute" => Ok(Step::Unpermute { heads: argument.integer()? }),
-            "cast" => Ok(Step::Cast(dtype(argument)?)),
-            "round" => match Rounding::from_name(argument.text) {
-                Some(how) => Ok(Step::Round(how)),
-                None => Err(argument.error("`nearest` or `gptq`")),
-            },
-            _ => Err(step.error("`unpermute`, `cast` or `round`")),
+        let by = WeightId(u32::MAX);
+        let scale = |side, inverse| Step::Scale { side, by, inverse };
+        let named = match step.text {
+            "scale_in" => Some(scale(Side::In, false)),
+            "scale_out" => Some(scale(Side::Out, false)),
+            "unscale_in" => Some(scale(Side::In, true)),
+            "unscale_out" => Some(scale(Side::Out, true)),
+            "rotate_in" => Some(Step::Rotate { side: Side::In, by }),
+            "rotate_out" => Some(Step::Rotate { side: Side::Out, by }),
+            _ => None,
+        };
+        if let Some(named) = named {
+            let name = self.name(Sigil::Weight)?;
+            self.mark(")")?;
+            return Ok((named, Some(name)));
         }
+        let argument = self.word("the step's argument")?;
+        let plain = match step.text {
+            "unpermute" => Step::Unpermute { heads: argument.integer()? },
+            "cast" => Step::Cast(dtype(argument)?),
+            "repeat" => {
+                self.mark(",")?;
+                let times = self.word("how often")?.integer()?;
+                Step::Repeat { block: argument.integer()?, times }
+            }
+            "round" => {
+                let DType::Int(format) = dtype(argument)? else {
+                    return Err(argument.error("a format of integers"));
+                };
+                self.mark(",")?;
+                let how = self.word("how to round")?;
+                let known = Rounding::from_name(how.text);
+                let how = known.ok_or_else(|| how.error("`nearest` or `gptq`"))?;
+                Step::Round { format, how }
+            }
+            _ => return Err(step.error("a step of `ir/README.md`")),
+        };
+        self.mark(")")?;
+        Ok((plain, None))
     }
 
     fn cache(&mut self) -> Result<Cache, ParseError> {
@@ -317,6 +374,7 @@ fn operation(op: Word<'_>, attrs: &mut Attrs<'_>) -> Result<Op, ParseError> {
             let small = u32::try_from(group).map_err(|_| op.error("a group below 2^32"))?;
             Op::QuantRows { group: small }
         }
+        "hadamard" => Op::Hadamard { size: attrs.integer("size")? },
         "rope" => Op::Rope(Rope {
             head: attrs.integer("head")?,
             theta: attrs.float("theta")?,

@@ -4,7 +4,8 @@
 //! longer than 100 columns has one parameter per line. An unsound module prints too, with `?` for
 //! whatever a handle does not reach; only sound ones parse again.
 
-use crate::module::{Arg, Graph, Inst, Meta, Module, Param, Step, ValueId, Weight};
+use crate::history::quoted;
+use crate::module::{Arg, Graph, Inst, Meta, Module, Param, ValueId, WeightId};
 use crate::op::{Op, Rope, RopeScaling};
 use crate::parse::VERSION;
 use std::fmt;
@@ -25,8 +26,9 @@ impl fmt::Display for Module {
         let rows = self.weights.iter().map(|w| (format!("${}", w.name), w.ty().to_string()));
         let rows: Vec<(String, String)> = rows.collect();
         let (names, types) = (column(rows.iter().map(|r| &r.0)), column(rows.iter().map(|r| &r.1)));
-        for (weight, (name, ty)) in self.weights.iter().zip(&rows) {
-            writeln!(f, "weight {name:<names$} : {ty:<types$} = {}", source(weight))?;
+        for (i, (name, ty)) in rows.iter().enumerate() {
+            let history = self.history(WeightId(i as u32));
+            writeln!(f, "weight {name:<names$} : {ty:<types$} = {history}")?;
         }
         if !self.caches.is_empty() {
             writeln!(f)?;
@@ -59,44 +61,6 @@ impl fmt::Display for Meta {
         let eos: Vec<String> = self.eos.iter().map(u32::to_string).collect();
         write!(f, ", eos = [{}]}}", eos.join(", "))
     }
-}
-
-/// Right of the `=` of a weight.
-fn source(weight: &Weight) -> String {
-    let blob = format!("blob {}", quoted(&weight.blob));
-    if weight.via.is_empty() {
-        return blob;
-    }
-    let steps: Vec<String> = weight.via.iter().map(Step::to_string).collect();
-    format!("{blob} via {}", steps.join(", "))
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Step::Unpermute { heads } => write!(f, "unpermute({heads})"),
-            Step::Cast(dtype) => write!(f, "cast({dtype})"),
-            Step::Round(how) => write!(f, "round({how})"),
-        }
-    }
-}
-
-/// A string as in JSON, every control character escaped.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 fn write_graph(f: &mut fmt::Formatter<'_>, module: &Module, graph: &Graph) -> fmt::Result {
@@ -160,6 +124,7 @@ fn attributes(op: &Op) -> Option<String> {
         Op::RmsNorm { eps, group: None } => Some(format!("eps = {eps:?}")),
         Op::RmsNorm { eps, group: Some(group) } => Some(format!("eps = {eps:?}, group = {group}")),
         Op::QuantRows { group } => Some(format!("group = {group}")),
+        Op::Hadamard { size } => Some(format!("size = {size}")),
         Op::Rope(rope) => Some(rope_attributes(rope)),
         Op::Attention { heads, scale } => Some(format!("heads = {heads}, scale = {scale:?}")),
         Op::Embed | Op::Linear | Op::KvAppend | Op::Add | Op::SiluMul | Op::Call(_) => None,

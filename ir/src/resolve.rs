@@ -18,10 +18,13 @@ pub(crate) fn resolve(source: Source<'_>) -> Result<(Module, Lines), ParseError>
     let (meta, spot) = source.meta;
     lines.set(Place::Meta, spot.line);
     let mut module = Module { meta, ..Module::default() };
-    for (weight, spot) in source.weights {
-        let id = module.add_weight(weight);
-        lines.set(Place::Weight(id), spot.line);
+    let mut operands = vec![];
+    for text in source.weights {
+        let id = module.add_weight(text.weight);
+        operands.push(text.operands);
+        lines.set(Place::Weight(id), text.spot.line);
     }
+    name_operands(&mut module, &operands)?;
     for (cache, spot) in source.caches {
         let id = module.add_cache(cache);
         lines.set(Place::Cache(id), spot.line);
@@ -37,6 +40,25 @@ pub(crate) fn resolve(source: Source<'_>) -> Result<(Module, Lines), ParseError>
     };
     module.graphs = graphs;
     Ok((module, lines))
+}
+
+/// Handles for the weights that steps name.
+fn name_operands(
+    module: &mut Module,
+    operands: &[Vec<Option<Name<'_>>>],
+) -> Result<(), ParseError> {
+    let mut names: HashMap<String, u32> = HashMap::new();
+    for (weight, i) in module.weights.iter().zip(0..) {
+        names.entry(weight.name.clone()).or_insert(i);
+    }
+    for (weight, operands) in module.weights.iter_mut().zip(operands) {
+        for (step, name) in weight.via.iter_mut().zip(operands) {
+            if let (Some(by), Some(name)) = (step.operand_mut(), name) {
+                *by = WeightId(*names.get(name.text).ok_or_else(|| undefined(*name))?);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The index of each name; of equal names, the first.
@@ -162,8 +184,10 @@ impl Scope<'_> {
 }
 
 fn find(names: &Names<'_>, name: Name<'_>) -> Result<u32, ParseError> {
-    names.get(name.text).copied().ok_or_else(|| {
-        let text = format!("{}{}", name.sigil.char(), name.text);
-        name.spot.error(format!("found {}, which is defined nowhere", crate::lex::quote(&text)))
-    })
+    names.get(name.text).copied().ok_or_else(|| undefined(name))
+}
+
+fn undefined(name: Name<'_>) -> ParseError {
+    let text = format!("{}{}", name.sigil.char(), name.text);
+    name.spot.error(format!("found {}, which is defined nowhere", crate::lex::quote(&text)))
 }

@@ -3,9 +3,11 @@
 //! No file is needed, and every choice a checkpoint makes is a field here. Not for users.
 
 use crate::build::GraphBuilder;
+use crate::history::Step;
 use crate::infer::Mismatch;
-use crate::module::{Arg, Cache, CacheId, Graph, GraphId, Meta, Module, Step, ValueId, Weight};
+use crate::module::{Arg, Cache, CacheId, Graph, GraphId, Meta, Module, ValueId, Weight};
 use crate::op::{Op, Rope, RopeScaling};
+use crate::random::mix;
 use crate::types::{DType, Type};
 use crate::weights::{BlobError, Blobs, Tensor};
 use std::collections::HashMap;
@@ -115,8 +117,8 @@ impl Sample {
     fn add_weight(&self, module: &mut Module, name: &str, blob: &str, dims: &[u64]) -> Arg {
         let dtype = self.dtype_of(dims);
         let via = if dtype == DType::F32 { vec![] } else { vec![Step::Cast(dtype)] };
-        let (name, blob) = (name.to_string(), blob.to_string());
-        module.add_weight(Weight { name, dtype, dims: dims.to_vec(), blob, via }).into()
+        let (name, source) = (name.to_string(), blob.into());
+        module.add_weight(Weight { name, dtype, dims: dims.to_vec(), source, via }).into()
     }
 
     fn block(&self, module: &Module) -> Result<Graph, Mismatch> {
@@ -237,8 +239,8 @@ pub struct Seeded {
 impl Seeded {
     /// Blobs of the shapes that the module's weights have.
     pub fn new(module: &Module, seed: u64) -> Seeded {
-        let dims = module.weights.iter().map(|w| (w.blob.clone(), w.dims.clone())).collect();
-        Seeded { dims, seed }
+        let blob = |w: &Weight| Some((w.source.blob()?.to_string(), w.dims.clone()));
+        Seeded { dims: module.weights.iter().filter_map(blob).collect(), seed }
     }
 }
 
@@ -261,11 +263,4 @@ impl Blobs for Seeded {
         let data = (0..elements).map(|_| offset + scale * uniform()).collect();
         Ok(Tensor { dims: dims.clone(), data })
     }
-}
-
-/// The finaliser of SplitMix64.
-fn mix(z: u64) -> u64 {
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

@@ -8,9 +8,17 @@ use crate::types::Type;
 /// A whole text.
 pub(crate) struct Source<'a> {
     pub meta: (Meta, Spot),
-    pub weights: Vec<(Weight, Spot)>,
+    pub weights: Vec<WeightText<'a>>,
     pub caches: Vec<(Cache, Spot)>,
     pub graphs: Vec<GraphText<'a>>,
+}
+
+/// A weight whose steps name others.
+pub(crate) struct WeightText<'a> {
+    pub weight: Weight,
+    /// The weight that each step names, if it names one.
+    pub operands: Vec<Option<Name<'a>>>,
+    pub spot: Spot,
 }
 
 /// A graph.

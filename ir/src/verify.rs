@@ -2,11 +2,12 @@
 //!
 //! V1 names, V2 operands exist and come first, V3 to V7 from `infer`, V8 claimed types, V9 results,
 //! V10 calls, V11 roots, V12 cache slots, V13 storage, V14 values and parameters, V15 facts about
-//! the model, V16 tokens and positions. Never panics, whatever the handles say; judges no style
+//! the model, V16 tokens and positions, V17 weights made from others. Never panics, whatever the handles say; judges no style
 //! and no speed.
 
 mod flow;
 mod graphs;
+mod history;
 mod module;
 
 use crate::module::Module;
@@ -35,6 +36,9 @@ pub const V_VALUES: u32 = 14;
 pub const V_META: u32 = 15;
 /// Tokens are never taken for positions.
 pub const V_ROLES: u32 = 16;
+
+/// Steps name weights that fit them, and no weight is made from itself.
+pub const V_HISTORY: u32 = 17;
 
 /// Largest dimension, so that an index fits an `i32`.
 pub const DIM_MAX: u64 = i32::MAX as u64;
@@ -82,6 +86,7 @@ pub fn verify(module: &Module) -> Result<(), Vec<Violation>> {
     module::meta(&mut check);
     module::names(&mut check);
     module::storage(&mut check);
+    history::cycles(&mut check);
     let sound = graphs::graphs(&mut check);
     flow::roots(&mut check, &sound);
     // Flow follows handles through calls, so it needs all of them in range.

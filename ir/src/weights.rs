@@ -1,6 +1,11 @@
-//! Weights as numbers: where blobs come from, and the steps of a weight's history applied to one.
+//! Weights as numbers: where blobs come from, and a weight's history applied to one.
 
-use crate::module::{Step, Weight};
+mod steps;
+
+use self::steps::Operand;
+use crate::hadamard::Signed;
+use crate::history::{Source, Step, factor};
+use crate::module::{Module, Weight, WeightId};
 use crate::quant::Quantised;
 use crate::round::Rounding;
 use crate::types::{DType, Type};
@@ -38,6 +43,13 @@ pub trait Blobs: Sync {
         let _ = weight;
         None
     }
+
+    /// A hash of the tensor of that name: equal tensors in equal formats have equal ones, and others
+    /// hardly ever.
+    fn digest(&self, blob: &str) -> Result<u128, BlobError> {
+        let words = self.load(blob)?.data.into_iter().map(|x| u64::from(x.to_bits()));
+        Ok(crate::random::digest(words))
+    }
 }
 
 /// A weight's numbers as they are stored.
@@ -49,37 +61,34 @@ pub enum Numbers {
     Ints(Quantised),
 }
 
-/// The weight's numbers: its blob with every step of the history applied, in f32.
+/// The weight's numbers: its source with every step of the history applied, in f32.
 ///
-/// A blob of another shape than the history needs is an error that names both.
-pub fn materialise(weight: &Weight, blobs: &dyn Blobs) -> Result<Tensor, BlobError> {
-    Ok(match stored(weight, blobs)? {
+/// A blob of another shape than the history needs is an error that names both. The module must be
+/// verified: histories do not lead back to themselves.
+pub fn materialise(module: &Module, id: WeightId, blobs: &dyn Blobs) -> Result<Tensor, BlobError> {
+    Ok(match stored(module, id, blobs)? {
         Numbers::Floats(tensor) => tensor,
         Numbers::Ints(quantised) => quantised.dequantise(),
     })
 }
 
 /// As `materialise`, but integers stay integers.
-pub fn stored(weight: &Weight, blobs: &dyn Blobs) -> Result<Numbers, BlobError> {
-    let fail = |why: String| BlobError { blob: weight.blob.clone(), why };
-    if let Some(Step::Round(Rounding::Gptq)) = weight.via.last() {
-        let why = "rounding by gptq needs a text: give --calib FILE, or --calib self";
-        let rounded = blobs.rounded(&weight.name).ok_or_else(|| fail(why.into()))?;
-        if rounded.dims[..] != weight.dims[..] || DType::Int(rounded.format) != weight.dtype {
+pub fn stored(module: &Module, id: WeightId, blobs: &dyn Blobs) -> Result<Numbers, BlobError> {
+    let weight = module.weight(id);
+    let fail = |why: String| BlobError { blob: label(weight), why };
+    if let Some(&Step::Round { format, how: Rounding::Gptq }) = weight.via.last()
+        && let Some(rounded) = blobs.rounded(&weight.name)
+    {
+        if rounded.dims[..] != weight.dims[..] || rounded.format != format {
             let found = Type::weight(DType::Int(rounded.format), &rounded.dims);
             return Err(fail(format!("found {found} rounded, expected {}", weight.ty())));
         }
         return Ok(Numbers::Ints(rounded));
     }
-    let tensor = blobs.load(&weight.blob)?;
-    let elements = tensor.dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
-    if elements != Some(tensor.data.len() as u64) {
-        let why = format!("shape {:?} holds {} elements", tensor.dims, tensor.data.len());
-        return Err(fail(why));
-    }
-    let mut numbers = Numbers::Floats(tensor);
+    let mut numbers = Numbers::Floats(origin(weight, blobs)?);
     for step in &weight.via {
-        numbers = apply(step, numbers, weight.dtype).map_err(fail)?;
+        let operand = step.operand().map(|by| Operand::new(module, by, blobs)).transpose()?;
+        numbers = steps::apply(step, operand.as_ref(), numbers).map_err(fail)?;
     }
     let dims = match &numbers {
         Numbers::Floats(tensor) => &tensor.dims[..],
@@ -91,49 +100,47 @@ pub fn stored(weight: &Weight, blobs: &dyn Blobs) -> Result<Numbers, BlobError> 
     Ok(numbers)
 }
 
-fn apply(step: &Step, numbers: Numbers, stored: DType) -> Result<Numbers, String> {
-    let Numbers::Floats(mut tensor) = numbers else {
-        return Err("no step follows the one that makes integers".into());
-    };
-    match *step {
-        Step::Unpermute { heads } => unpermute(heads, &mut tensor)?,
-        Step::Cast(DType::Int(format)) => {
-            if tensor.dims.len() != 2 || !format.fits(tensor.dims[1]) {
-                return Err(format!("shape {:?} has no rows in groups of {format}", tensor.dims));
-            }
-            return Ok(Numbers::Ints(Quantised::round(&tensor, format)));
-        }
-        Step::Round(how) => {
-            let DType::Int(format) = stored else { return Err(format!("{stored} is no integer")) };
-            if tensor.dims.len() != 2 || !format.fits(tensor.dims[1]) {
-                return Err(format!("shape {:?} has no rows in groups of {format}", tensor.dims));
-            }
-            if how != Rounding::Nearest {
-                return Err(format!("round({how}) needs statistics"));
-            }
-            return Ok(Numbers::Ints(Quantised::nearest(&tensor, format)));
-        }
-        Step::Cast(dtype) => cast(dtype, &mut tensor.data),
-    }
-    Ok(Numbers::Floats(tensor))
+/// What messages call a weight's numbers: the tensor's name, or else the weight's.
+pub fn label(weight: &Weight) -> String {
+    weight.source.blob().map_or_else(|| format!("${}", weight.name), str::to_string)
 }
 
-/// Rows of a head come as 0, h/2, 1, h/2+1, …; they leave as 0, 1, … h-1. Vectors (biases) too.
-fn unpermute(heads: u64, tensor: &mut Tensor) -> Result<(), String> {
-    let rows = tensor.dims.first().copied().unwrap_or(0);
-    if heads == 0 || heads.checked_mul(2).is_none_or(|pairs| rows % pairs != 0) {
-        return Err(format!("{rows} rows cannot be cut into {heads} heads of even width"));
+/// The numbers before the first step.
+fn origin(weight: &Weight, blobs: &dyn Blobs) -> Result<Tensor, BlobError> {
+    let fail = |why: String| BlobError { blob: label(weight), why };
+    if let Source::Blob(name) = &weight.source {
+        let tensor = blobs.load(name)?;
+        let elements = tensor.dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
+        if elements != Some(tensor.data.len() as u64) {
+            let why = format!("shape {:?} holds {} elements", tensor.dims, tensor.data.len());
+            return Err(fail(why));
+        }
+        return Ok(tensor);
     }
-    let columns = (tensor.data.len() as u64 / rows.max(1)) as usize;
-    let head = (rows / heads) as usize;
-    let source = tensor.data.clone();
-    for row in 0..rows as usize {
-        let (h, i) = (row / head, row % head);
-        let from = h * head + if i < head / 2 { 2 * i } else { 2 * (i - head / 2) + 1 };
-        tensor.data[row * columns..][..columns]
-            .copy_from_slice(&source[from * columns..][..columns]);
-    }
-    Ok(())
+    let dims = weight.source_dims().ok_or_else(|| fail("its steps do not fit it".into()))?;
+    let data = match &weight.source {
+        Source::Blob(_) => unreachable!("handled above"),
+        Source::Ones => vec![1.0; dims.iter().product::<u64>() as usize],
+        Source::Factors(quarters) => quarters.iter().map(|&q| factor(q) as f32).collect(),
+        Source::Eye => diagonal(dims[0] as usize, |_| {}),
+        Source::Hadamard { seed } => match Signed::new(dims[0], *seed) {
+            Some(rotation) => diagonal(dims[0] as usize, |row| rotation.apply(row)),
+            None => return Err(fail(format!("there is no Hadamard matrix of order {}", dims[0]))),
+        },
+    };
+    Ok(Tensor { dims, data })
+}
+
+/// The rows of the identity, each changed by `row`.
+fn diagonal(order: usize, row: impl Fn(&mut [f64]) + Sync) -> Vec<f32> {
+    let mut data = vec![0f32; order * order];
+    data.par_chunks_mut(order.max(1)).enumerate().for_each(|(i, out)| {
+        let mut unit = vec![0f64; order];
+        unit[i] = 1.0;
+        row(&mut unit);
+        out.iter_mut().zip(unit).for_each(|(out, x)| *out = x as f32);
+    });
+    data
 }
 
 /// Elements that are rounded as one task.

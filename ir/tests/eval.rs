@@ -106,6 +106,52 @@ fn unpermute_and_cast_are_applied() {
 }
 
 #[test]
+fn scales_multiply_and_divide_rows_and_columns() {
+    let lines =
+        "weight $s : f32[2] = factors \"TL\" weight $t : f32[4] = factors \"TL\" via repeat(1, 2)
+                 weight $w : f32[4, 2] = blob \"w\" via scale_in($s), unscale_out($t)";
+    // T is 2, L is 1/2; the rows are divided by 2, 2, 1/2, 1/2.
+    let w: Blob = ("w", &[4, 2], &[1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0]);
+    let y = hidden(lines, "%y = linear %x, $w : f32[T, 4]", 4, &[w], &[0]);
+    assert_eq!(y, [3.0, 1.0, 12.0, 4.0]);
+}
+
+#[test]
+fn rotations_turn_what_a_matrix_reads_or_writes() {
+    let (lines, w) = ("weight $r : f32[2, 2] = blob \"r\"", ("w", &[2, 2], &[1.0, 2.0, 3.0, 4.0]));
+    // (a, b) · R = (-b, a).
+    let r: Blob = ("r", &[2, 2], &[0.0, 1.0, -1.0, 0.0]);
+    let w: Blob = (w.0, w.1, w.2);
+    let body = "%y = linear %x, $w : f32[T, 2]";
+    let turned = format!("{lines} weight $w : f32[2, 2] = blob \"w\" via rotate_in($r)");
+    assert_eq!(hidden(&turned, body, 2, &[w, r], &[1]), [-2.0, -4.0]);
+    let turned = format!("{lines} weight $w : f32[2, 2] = blob \"w\" via rotate_out($r)");
+    assert_eq!(hidden(&turned, body, 2, &[w, r], &[1]), [-3.0, 1.0]);
+    // A bias is turned like what it is added to.
+    let turned = format!(
+        "{lines} weight $w : f32[2, 2] = eye weight $b : f32[2] = blob \"b\" via rotate_out($r)"
+    );
+    let body = "%y = linear %x, $w, $b : f32[T, 2]";
+    assert_eq!(hidden(&turned, body, 2, &[w, r, ("b", &[2], &[5.0, 7.0])], &[1]), [-6.0, 5.0]);
+}
+
+#[test]
+fn hadamard_mixes_blocks_of_a_row() {
+    let root = 0.5f32.sqrt();
+    let y = hidden("", "%y = hadamard %x {size = 2} : f32[T, 2]", 2, &[], &[0, 1]);
+    close(&y, &[7.0 * root, -root, root, root]);
+    assert_eq!(hidden("", "%y = hadamard %x {size = 1} : f32[T, 2]", 2, &[], &[0]), [3.0, 4.0]);
+    // The same as a matrix of the same order, by the fast transform and as numbers.
+    for via in ["", " via cast(f32)"] {
+        let lines = format!(
+            "weight $t : f32[2, 2] = hadamard{via} weight $w : f32[2, 2] = eye via rotate_out($t)"
+        );
+        let y = hidden(&lines, "%y = linear %x, $w : f32[T, 2]", 2, &[], &[0]);
+        close(&y, &[7.0 * root, -root]);
+    }
+}
+
+#[test]
 fn rope_turns_pairs_half_a_head_apart() {
     let body = "%y = rope %x, %pos {head = 2, theta = 10000.0} : f32[T, 2]";
     let y = hidden("", body, 2, &[], &[0, 1, 0]);
@@ -265,9 +311,9 @@ fn bad_calls_are_errors_and_change_nothing() {
 fn bad_modules_and_blobs_are_errors() {
     let mut module = Sample::default().module().unwrap();
     let blobs = Seeded::new(&module, 1);
-    module.weights[0].blob = "gone".into();
+    module.weights[0].source = "gone".into();
     assert!(matches!(Interpreter::new(&module, &blobs), Err(EvalError::Blob(_))));
-    module.weights[0].blob = "l0.wq".into();
+    module.weights[0].source = "l0.wq".into();
     let error = Interpreter::new(&module, &blobs).err().unwrap().to_string();
     assert_eq!(error, "l0.wq: found shape [16, 16], expected [48, 16]");
     module.meta.vocab = 0;

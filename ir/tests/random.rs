@@ -133,7 +133,7 @@ proptest! {
         arch in "\\PC*|[\\x00-\\x20\"\\\\]*",
     ) {
         let mut module = Sample::default().module().unwrap();
-        module.weights[0].blob = blob;
+        module.weights[0].source = Source::Blob(blob);
         module.meta.arch = arch;
         sound(&module);
     }

@@ -21,10 +21,11 @@ use ir::{Arg, DType, Dim, Graph, Inst, IntFormat, Module, Op, Type, Value, Value
 use std::collections::HashMap;
 
 /// Runs the pass.
-pub fn run(module: &mut Module, context: &Context) -> Result<(), PassError> {
-    let Some(group) = context.activation_group else { return Ok(()) };
+pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, PassError> {
+    let Some(group) = context.activation_group else { return Ok(vec![]) };
     let whole = module.clone();
-    module.graphs.iter_mut().try_for_each(|graph| quantise(&whole, graph, group))
+    module.graphs.iter_mut().try_for_each(|graph| quantise(&whole, graph, group))?;
+    Ok(vec![])
 }
 
 fn quantise(module: &Module, graph: &mut Graph, group: u32) -> Result<(), PassError> {

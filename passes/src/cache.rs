@@ -17,8 +17,8 @@ use crate::{Context, PassError};
 use ir::{DType, Module, Type};
 
 /// Runs the pass.
-pub fn run(module: &mut Module, context: &Context) -> Result<(), PassError> {
-    let Some(dtype) = context.cache else { return Ok(()) };
+pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, PassError> {
+    let Some(dtype) = context.cache else { return Ok(vec![]) };
     if !matches!(dtype, DType::F32 | DType::F16) {
         let why = format!("a KV cache of {dtype}: f32 and f16 are supported");
         return Err(PassError { pass: "cache", why });
@@ -28,7 +28,7 @@ pub fn run(module: &mut Module, context: &Context) -> Result<(), PassError> {
         graph.caches.iter_mut().for_each(|c| retype(&mut c.ty, dtype));
         graph.values.iter_mut().for_each(|v| retype(&mut v.ty, dtype));
     }
-    Ok(())
+    Ok(vec![])
 }
 
 fn retype(ty: &mut Type, to: DType) {

@@ -142,7 +142,7 @@ impl<'m> Chain<'m> {
             name: ROWS.into(),
             dtype: DType::F32,
             dims: vec![rows, width],
-            blob: ROWS.into(),
+            source: ROWS.into(),
             via: vec![],
         });
         let args = vec![tokens.ok_or("@model has no tokens")?.into(), table.into()];

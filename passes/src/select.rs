@@ -2,7 +2,8 @@
 //!
 //! # What
 //! Every weight of two dimensions is stored as `Context::weights`; vectors (gains, biases) stay f32:
-//! they are a thousandth of the bytes and enter every token.
+//! they are a thousandth of the bytes and enter every token. A matrix that a pass made (`rotate`, before a
+//! tied head) keeps 8 bits at least.
 //!
 //! # Why it is exact (or how far off)
 //! `f32` is exact. `f16` and `bf16` round to nearest, ties to even: a relative error of 2⁻¹¹ and 2⁻⁸
@@ -17,20 +18,22 @@
 //! IEEE 754-2008 (binary16); bfloat16 as in arXiv 1905.12322.
 
 use crate::{Context, PassError};
-use ir::{DType, Graph, Module, Op, Rounding, Step, Type, Weight};
+use ir::uses::read_by_graphs;
+use ir::{DType, Graph, IntFormat, Module, Op, Rounding, Source, Step, Type, Weight};
 
 /// Runs the pass.
-pub fn run(module: &mut Module, context: &Context) -> Result<(), PassError> {
-    let Some(dtype) = context.weights else { return Ok(()) };
+pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, PassError> {
+    let Some(dtype) = context.weights else { return Ok(vec![]) };
     let quantised =
         |graph: &Graph| graph.insts.iter().any(|i| matches!(i.op, Op::QuantRows { .. }));
     if module.graphs.iter().any(quantised) {
         let why = "rows are quantised already; start from the IR before `activations`".into();
         return Err(PassError { pass: "select", why });
     }
-    for weight in &mut module.weights {
+    let read = read_by_graphs(module);
+    for (weight, _) in module.weights.iter_mut().zip(read).filter(|(_, read)| *read) {
         if weight.dims.len() == 2 {
-            select_weight(weight, dtype, context.round)?;
+            select_weight(weight, at_least_8_bits(&weight.source, dtype), context.round)?;
         }
     }
     for graph in &mut module.graphs {
@@ -38,7 +41,18 @@ pub fn run(module: &mut Module, context: &Context) -> Result<(), PassError> {
             select_formal(&mut formal.ty, dtype);
         }
     }
-    Ok(())
+    Ok(vec![])
+}
+
+/// A matrix that a pass made is small and stands between two that are quantised: it keeps 8 bits.
+fn at_least_8_bits(source: &Source, dtype: DType) -> DType {
+    match (source, dtype) {
+        (Source::Blob(_), _) => dtype,
+        (_, DType::Int(format)) if format.bits < 8 => {
+            DType::Int(IntFormat { bits: 8, group: 0, zero: false })
+        }
+        _ => dtype,
+    }
 }
 
 /// A format that was chosen before is replaced, so that numbers are rounded once.
@@ -53,18 +67,19 @@ fn select_weight(
         let why = format!(
             "groups of {format} do not divide the {columns} columns of ${} (\"{}\"); choose a group \
              that divides every width of the model",
-            weight.name, weight.blob
+            weight.name,
+            ir::weights::label(weight)
         );
         return Err(PassError { pass: "select", why });
     }
-    if let Some(Step::Cast(_) | Step::Round(_)) = weight.via.last() {
+    if let Some(Step::Cast(_) | Step::Round { .. }) = weight.via.last() {
         weight.via.pop();
         weight.dtype = DType::F32;
     }
     if weight.dtype != dtype {
         weight.dtype = dtype;
         weight.via.push(match (dtype, round) {
-            (DType::Int(_), Some(how)) => Step::Round(how),
+            (DType::Int(format), Some(how)) => Step::Round { format, how },
             _ => Step::Cast(dtype),
         });
     }

@@ -8,6 +8,7 @@ use cranelift_module::{DataId, FuncId, Module as Sink};
 use ir::Module;
 use targets::compile::{CompileError, Inputs, Observer, compile};
 use targets::pack::WeightLayout;
+use targets::profile::Profile;
 use targets::records::{frame, worker};
 use targets::{Emitter, Listing, Target};
 
@@ -24,8 +25,24 @@ pub struct Options {
     pub embed: bool,
     /// Whether CLIF and listings are kept.
     pub keep_text: bool,
+    /// Whether the code measures its steps.
+    pub profile: bool,
     /// Who watches values, in this process only.
     pub observer: Option<Observer>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            name: "model".into(),
+            chunk: 64,
+            max_workers: 8,
+            embed: false,
+            keep_text: false,
+            profile: false,
+            observer: None,
+        }
+    }
 }
 
 /// What was emitted.
@@ -48,6 +65,8 @@ pub struct Library {
     pub calls: u32,
     /// Bytes of tables: token pieces and others.
     pub table_bytes: u64,
+    /// The table of measured steps in scratch, if there is one.
+    pub profile: Option<Profile>,
 }
 
 /// A model that no library can be made of.
@@ -91,6 +110,7 @@ pub fn emit(
         chunk: options.chunk,
         max_workers: options.max_workers,
         scratch_start: frame::RECORDS as u64 + records,
+        profile: options.profile,
         observer: options.observer.as_ref(),
         call_conv: target.c_call_conv(),
     };
@@ -122,5 +142,6 @@ pub fn emit(
         scratch_bytes,
         weights,
         state,
+        profile: model.profile,
     })
 }

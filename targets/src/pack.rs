@@ -129,8 +129,7 @@ impl WeightLayout {
         sink.write_all(&self.header())?;
         let mut written = HEADER_BYTES;
         for &id in &self.order {
-            let weight = module.weight(id);
-            written += write_weight(weight, blobs, self.arch, sink)?;
+            written += write_weight(module, id, blobs, self.arch, sink)?;
             let end = written.next_multiple_of(ALIGN);
             sink.write_all(&[0; ALIGN as usize][..(end - written) as usize])?;
             written = end;
@@ -149,8 +148,9 @@ fn identity(module: &Module, arch: Arch) -> u64 {
     if module.weights.iter().any(|w| matches!(w.dtype, DType::Int(_))) {
         hash.add(format!("{arch:?}").as_bytes());
     }
-    for weight in &module.weights {
-        hash.add(format!("{}:{}:{};", weight.name, weight.ty(), weight.blob).as_bytes());
+    for (i, weight) in module.weights.iter().enumerate() {
+        let history = module.history(WeightId(i as u32));
+        hash.add(format!("{}:{}:{history};", weight.name, weight.ty()).as_bytes());
     }
     for cache in &module.caches {
         hash.add(format!("{}:{};", cache.name, cache.ty).as_bytes());
@@ -177,12 +177,14 @@ impl Fnv {
 const BATCH: usize = 64;
 
 fn write_weight(
-    weight: &Weight,
+    module: &Module,
+    id: WeightId,
     blobs: &dyn Blobs,
     arch: Arch,
     sink: &mut dyn Write,
 ) -> Result<u64, PackError> {
-    let numbers = weights::stored(weight, blobs)?;
+    let weight = module.weight(id);
+    let numbers = weights::stored(module, id, blobs)?;
     let panels = padded_rows(weight.dims[0]) / PANEL_ROWS;
     match &numbers {
         Numbers::Floats(tensor) => {
@@ -225,7 +227,7 @@ fn finite(weight: &Weight, tensor: &Tensor) -> Result<(), BlobError> {
         "element {i} is {} as {}; choose a wider format (bf16 or f32), or mend the checkpoint",
         tensor.data[i], weight.dtype
     );
-    Err(BlobError { blob: weight.blob.clone(), why })
+    Err(BlobError { blob: weights::label(weight), why })
 }
 
 /// Panel `p` of a row-major matrix, k-major; rows beyond the last are zero.

@@ -101,6 +101,19 @@ fn steps(graph: &Graph) -> Vec<Step> {
 }
 
 impl Step {
+    /// The instructions that the step does.
+    pub fn insts(self) -> Vec<usize> {
+        match self {
+            Step::Inst(i) => vec![i],
+            Step::LinearAdd { linear, add, .. } => vec![linear, add],
+        }
+    }
+
+    /// What the step is called: its first operation.
+    pub fn name(self, graph: &Graph) -> &'static str {
+        graph.insts[self.insts()[0]].op.name()
+    }
+
     /// The value that the step defines.
     pub fn result(self, graph: &Graph) -> ValueId {
         match self {
@@ -157,12 +170,12 @@ fn place_values(graph: &Graph, start: u64, rows: u64, plan: &mut GraphPlan) {
     }
 }
 
-/// Where a step may leave its result because nothing reads its operand any more: `rope` writes each
-/// row over the one it has read, and so needs no barrier before.
+/// Where a step may leave its result because nothing reads its operand any more: `rope` and
+/// `hadamard` write each row over the one they have read, and so need no barrier before.
 fn in_place(graph: &Graph, step: Step, places: &[Place]) -> Option<u64> {
     let Step::Inst(i) = step else { return None };
     match (&graph.insts[i].op, graph.insts[i].args.first()) {
-        (Op::Rope(_), Some(Arg::Value(x))) => match places[x.0 as usize] {
+        (Op::Rope(_) | Op::Hadamard { .. }, Some(Arg::Value(x))) => match places[x.0 as usize] {
             Place::Scratch(at) => Some(at),
             Place::Param(_) | Place::Result | Place::None => None,
         },

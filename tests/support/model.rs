@@ -3,6 +3,7 @@
 use crate::{root, skipped};
 use clap::Parser;
 use ingot::build::{BuildFlags, Built, build as build_library};
+use ir::Module;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -50,4 +51,15 @@ fn fetch_smollm2() -> Option<PathBuf> {
     let why = String::from_utf8_lossy(&output.stderr);
     skipped(&format!("no SmolLM2: {}", why.trim().lines().last().unwrap_or("unknown why")));
     None
+}
+
+/// A prompt of `n` tokens.
+pub fn tokens(module: &Module, n: u32) -> Vec<u32> {
+    (0..n).map(|i| (i * 37 + 11) % module.meta.vocab as u32).collect()
+}
+
+/// Largest difference, relative to the largest expected value.
+pub fn distance(found: &[f32], expected: &[f32]) -> f32 {
+    let scale = expected.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
+    found.iter().zip(expected).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f32::max)
 }

@@ -130,6 +130,12 @@ pub const CODES: &[Code] = &[
          overflowed.",
     ),
     compile(
+        "IG0212",
+        "The file of --rotate holds no rotation: a safetensors file with a tensor R1 of the model's \
+         width, and for each layer an R2 of the width of a head (R2.0, or \
+         model.layers.0.self_attn.R2), each of them orthogonal.",
+    ),
+    compile(
         "IG0301",
         "The tokenizer cannot be read: its file is damaged, a token is listed twice, or merges \
          name tokens that do not exist.",
@@ -187,6 +193,13 @@ pub const CODES: &[Code] = &[
         "The compiled model refused a call while it ran in this process, with a status of its C \
          interface. Commands check what they are given first, so this is worth a bug report.",
     ),
+    Code {
+        code: "IG0505",
+        class: Class::Check,
+        text: "With --probe, a pass that claims to leave the function of the model as it is moved the \
+               logits of the interpreter by more than 1e-4 of the largest. Either the pass has a bug, \
+               or the weights are so large that f32 cannot hold what it makes of them.",
+    },
     compile(
         "IG0601",
         "A file cannot be written. Files are written under temporary names and renamed once all \

@@ -6,8 +6,8 @@ use super::check::roles;
 use super::config::Config;
 use super::names::{BLOCK, Naming};
 use ir::{
-    Arg, Cache, CacheId, DType, Graph, GraphBuilder, GraphId, Meta, Module, Op, Type, ValueId,
-    Weight, WeightId,
+    Arg, Cache, CacheId, DType, Graph, GraphBuilder, GraphId, Meta, Module, Op, Source, Type,
+    ValueId, Weight, WeightId,
 };
 
 /// The module of a model whose checkpoint was checked.
@@ -27,7 +27,7 @@ pub fn lower(config: &Config, naming: Naming) -> Module {
             name: layer.map_or(role.name.to_string(), |l| weight_name(l, role.name)),
             dtype: DType::F32,
             dims: role.dims(config),
-            blob: role.blob(naming, layer),
+            source: Source::Blob(role.blob(naming, layer)),
             via: role.via(naming, config),
         });
     }

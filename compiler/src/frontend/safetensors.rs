@@ -88,7 +88,8 @@ fn check_promises(
     Ok(())
 }
 
-fn add(store: &mut BlobSource, path: &Path) -> Result<(), Error> {
+/// Adds the tensors of one file.
+pub(super) fn add(store: &mut BlobSource, path: &Path) -> Result<(), Error> {
     let file = Mapped::open(path)?;
     let (header, metadata) =
         SafeTensors::read_metadata(file.bytes()).map_err(|e| damaged(path, file.bytes(), &e))?;

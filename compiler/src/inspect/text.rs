@@ -48,7 +48,8 @@ struct Format {
 
 fn formats(module: &Module) -> BTreeMap<DType, Format> {
     let mut formats: BTreeMap<DType, Format> = BTreeMap::new();
-    for weight in &module.weights {
+    let read = ir::uses::read_by_graphs(module);
+    for (weight, _) in module.weights.iter().zip(read).filter(|(_, read)| *read) {
         let format = formats.entry(weight.dtype).or_default();
         format.count += 1;
         format.parameters += weight.elements();

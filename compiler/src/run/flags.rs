@@ -106,9 +106,6 @@ pub struct SamplingFlags {
     /// Tokens that count as seen, the last N; 0 is all
     #[arg(help_heading = SAMPLING, long, value_name = "N", default_value_t = 0)]
     pub penalty_window: u32,
-    /// Seed of the generator: the same seed gives the same text on every machine
-    #[arg(help_heading = SAMPLING, long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
 }
 
 fn not_negative(text: &str) -> Result<f32, String> {
@@ -124,8 +121,8 @@ fn number(text: &str, most: f32) -> Option<f32> {
 }
 
 impl SamplingFlags {
-    /// As the C interface takes them.
-    pub fn options(&self) -> Sampling {
+    /// As the C interface takes them. The same seed gives the same text on every machine.
+    pub fn options(&self, seed: u64) -> Sampling {
         Sampling {
             temperature: self.temp,
             top_k: self.top_k,
@@ -135,7 +132,7 @@ impl SamplingFlags {
             frequency_penalty: self.frequency_penalty,
             presence_penalty: self.presence_penalty,
             penalty_window: self.penalty_window,
-            seed: self.seed,
+            seed,
             ..Sampling::default()
         }
     }

@@ -7,6 +7,7 @@ mod build;
 mod commands;
 mod errors;
 mod figures;
+mod transforms;
 
 use serde_json::Value;
 use std::io::Write;

@@ -17,7 +17,8 @@ fn use_it(result: Result<Checkpoint, ingot::Error>) {
     };
     ir::verify(&checkpoint.module).expect("an accepted model is sound");
     for weight in &checkpoint.module.weights {
-        if let Ok(tensor) = checkpoint.blobs.load(&weight.blob) {
+        let blob = weight.source.blob().expect("a checkpoint is blobs");
+        if let Ok(tensor) = checkpoint.blobs.load(blob) {
             assert_eq!(tensor.data.len() as u64, weight.elements());
         }
     }

@@ -3,17 +3,18 @@
 use super::support::{Blob, Files, Gguf, config, hf_tensors, safetensors};
 use half::{bf16, f16};
 use ingot::frontend::Checkpoint;
-use ir::Blobs;
 use ir::weights::materialise;
+use ir::{Blobs, WeightId};
 use serde_json::json;
 
 /// Every weight of a checkpoint by name, after its history.
 fn weights(checkpoint: &Checkpoint) -> Vec<(String, Vec<f32>)> {
-    let weight = |w: &ir::Weight| {
-        let tensor = materialise(w, &checkpoint.blobs).unwrap();
-        (w.name.clone(), tensor.data)
+    let module = &checkpoint.module;
+    let weight = |i: usize| {
+        let tensor = materialise(module, WeightId(i as u32), &checkpoint.blobs).unwrap();
+        (module.weights[i].name.clone(), tensor.data)
     };
-    checkpoint.module.weights.iter().map(weight).collect()
+    (0..module.weights.len()).map(weight).collect()
 }
 
 #[test]

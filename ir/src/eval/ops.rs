@@ -1,5 +1,6 @@
 //! One function per operation, on plain slices. Shapes are the verifier's promise.
 
+use crate::hadamard::Hadamard;
 use crate::op::Rope;
 use crate::quant::quant_group;
 use crate::types::DType;
@@ -58,6 +59,17 @@ pub(super) fn quant_rows(x: &[f32], group: usize) -> Vec<f32> {
             q.into_iter().map(move |q| f32::from(q) * scale)
         })
         .collect()
+}
+
+/// `hadamard`: each block of `size` by itself.
+pub(super) fn hadamard(x: &[f32], size: u64) -> Vec<f32> {
+    let matrix = Hadamard::new(size).expect("verified: V6");
+    let one = |x: &[f32]| {
+        let mut block: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+        matrix.apply(&mut block);
+        block.into_iter().map(|x| x as f32).collect::<Vec<f32>>()
+    };
+    x.par_chunks(size as usize).flat_map_iter(one).collect()
 }
 
 /// `linear`: all tokens for one row of the matrix, rows in parallel.

@@ -164,6 +164,11 @@ fn uses(op: &Op, args: &[Arg], graphs: &[Graph], earlier: &[Roles]) -> Vec<(Valu
             };
             params.filter_map(role).collect()
         }
-        Op::RmsNorm { .. } | Op::Linear | Op::QuantRows { .. } | Op::Add | Op::SiluMul => vec![],
+        Op::RmsNorm { .. }
+        | Op::Linear
+        | Op::QuantRows { .. }
+        | Op::Hadamard { .. }
+        | Op::Add
+        | Op::SiluMul => vec![],
     }
 }

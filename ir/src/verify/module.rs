@@ -1,8 +1,8 @@
 //! Rules about the module's own lines: facts, names, storage (V1, V13, V15).
 
-use super::{CONTEXT_MAX, Check, DIM_MAX, ELEMENTS_MAX, V_META, V_NAME, V_STORAGE};
+use super::{CONTEXT_MAX, Check, DIM_MAX, ELEMENTS_MAX, V_META, V_NAME, V_STORAGE, history};
 use crate::lex::is_name_char;
-use crate::module::{CacheId, GraphId, Param, Step, Weight, WeightId};
+use crate::module::{CacheId, GraphId, Param, WeightId};
 use crate::place::Place;
 use crate::types::{DType, Type};
 use std::collections::HashMap;
@@ -55,7 +55,7 @@ pub(super) fn storage(check: &mut Check<'_>) {
     for (i, weight) in module.weights.iter().enumerate() {
         let place = Place::Weight(WeightId(i as u32));
         weight_type(check, place, &weight.ty());
-        history(check, place, weight);
+        history::history(check, place, weight);
     }
     for (i, cache) in module.caches.iter().enumerate() {
         cache_type(check, Place::Cache(CacheId(i as u32)), &cache.ty);
@@ -118,44 +118,5 @@ fn cache_type(check: &mut Check<'_>, place: Place, ty: &Type) {
     let width = heads.checked_mul(*head);
     if width.is_none_or(|w| !(1..=DIM_MAX).contains(&w)) {
         check.report(V_STORAGE, place, format!("the width of {ty} is not in 1..={DIM_MAX}"));
-    }
-}
-
-/// Each step can be applied, and the last cast leaves what the weight stores exactly.
-fn history(check: &mut Check<'_>, place: Place, weight: &Weight) {
-    let rows = weight.dims.first().copied().unwrap_or(0);
-    for step in &weight.via {
-        match *step {
-            Step::Unpermute { heads } => {
-                let pairs = heads.checked_mul(2).filter(|&p| p > 0);
-                if pairs.is_none_or(|p| rows % p != 0) {
-                    let what =
-                        format!("{rows} rows cannot be cut into {heads} heads of even width");
-                    check.report(V_STORAGE, place, what);
-                }
-            }
-            Step::Cast(dtype) if !dtype.holds_weights() => {
-                check.report(V_STORAGE, place, format!("a weight is not cast to {dtype}"));
-            }
-            Step::Cast(_) | Step::Round(_) => {}
-        }
-    }
-    if let Some(at) = weight.via.iter().position(|step| matches!(step, Step::Round(_))) {
-        let ints = matches!(weight.dtype, DType::Int(_));
-        if !ints || at + 1 < weight.via.len() {
-            let what = "`round` is the last step of a weight of integers".to_string();
-            check.report(V_STORAGE, place, what);
-        }
-    }
-    let last = weight.via.iter().rev().find_map(|step| match step {
-        Step::Cast(dtype) => Some(*dtype),
-        Step::Unpermute { .. } | Step::Round(_) => None,
-    });
-    if let Some(last) = last
-        && weight.dtype != DType::F32
-        && last != weight.dtype
-    {
-        let what = format!("the last cast is to {last}, which {} cannot hold", weight.dtype);
-        check.report(V_STORAGE, place, what);
     }
 }

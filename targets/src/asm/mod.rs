@@ -1,6 +1,8 @@
 //! Assembled kernels: units that Cranelift has no words for.
 
+pub mod wide;
 pub mod x64;
+pub mod x64_amx;
 pub mod x64_int;
 
 /// Machine code without relocations.

@@ -5,7 +5,8 @@ use crate::builder::Func;
 use crate::emit::Emitter;
 use crate::kernels::kv_append::Slot;
 use crate::kernels::{
-    attention, elementwise, embed, int_panel, kv_append, linear, panel, quant_rows, rms_norm, rope,
+    attention, elementwise, embed, hadamard, int_panel, kv_append, linear, panel, quant_rows,
+    rms_norm, rope,
 };
 use crate::sync::define_barrier;
 use ir::{DType, Op, Rope, Type};
@@ -17,6 +18,8 @@ pub(super) struct Kernels {
     pub(super) linear: HashMap<(DType, DType), Func>,
     pub(super) embed: HashMap<DType, Func>,
     pub(super) quant_rows: HashMap<u64, Func>,
+    /// By size of a block.
+    pub(super) hadamard: HashMap<u64, Func>,
     pub(super) rms_norm: Vec<(rms_norm::Shape, Func)>,
     pub(super) rope: HashMap<(u64, u64), Func>,
     pub(super) angles: Vec<(Rope, Func, u64)>,
@@ -25,6 +28,8 @@ pub(super) struct Kernels {
     pub(super) silu_mul: Func,
     pub(super) add: Func,
     pub(super) barrier: Func,
+    /// Private memory that products want, at its start.
+    pub(super) room_bytes: u64,
 }
 
 /// Slot of a cache type, for a context.
@@ -39,6 +44,7 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         linear: HashMap::new(),
         embed: HashMap::new(),
         quant_rows: HashMap::new(),
+        hadamard: HashMap::new(),
         rms_norm: vec![],
         rope: HashMap::new(),
         angles: vec![],
@@ -47,6 +53,7 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         silu_mul: elementwise::define_silu_mul(e),
         add: elementwise::define_add(e),
         barrier: define_barrier(e),
+        room_bytes: 0,
     };
     let module = inputs.module;
     for graph in &module.graphs {
@@ -94,8 +101,12 @@ impl Kernels {
                 });
             }
             Op::Linear => {
-                let (rows, _) = types[0].as_rows().expect("verified");
+                let (rows, columns) = types[0].as_rows().expect("verified");
                 let (matrix, _) = types[1].as_weight().expect("verified");
+                if matches!(rows, DType::Int(_)) {
+                    let room = int_panel::room_bytes(&e.target.facts, columns);
+                    self.room_bytes = self.room_bytes.max(room.next_multiple_of(64));
+                }
                 if !self.linear.contains_key(&(rows, matrix)) {
                     let panels = self.panels_of(e, rows, matrix);
                     self.linear.insert((rows, matrix), linear::define(e, &panels));
@@ -105,6 +116,10 @@ impl Kernels {
                 let group = u64::from(*group);
                 let made = self.quant_rows.entry(group);
                 made.or_insert_with(|| quant_rows::define(e, group));
+            }
+            Op::Hadamard { size } => {
+                let made = self.hadamard.entry(*size);
+                made.or_insert_with(|| hadamard::define(e, *size));
             }
             Op::RmsNorm { eps, group } => {
                 let shape = rms_norm_shape(*eps, *group, types);

@@ -1,12 +1,13 @@
 //! Writing the function of a graph: each step a call of its kernel on this worker's share, with
 //! barriers where one step needs what another worker did.
 
-use super::Inputs;
 use super::kernels::{Kernels, rms_norm_shape, slot};
+use super::{Clock, Inputs};
 use crate::builder::{Func, Kernel, Val};
 use crate::kernels::{attention, kv_append, panel};
 use crate::pack::padded_rows;
 use crate::plan::{GraphPlan, Place, Step, row_bytes, row_stride};
+use crate::profile;
 use crate::records::{frame, worker};
 use crate::sync::share;
 use cranelift_codegen::ir::types::*;
@@ -60,6 +61,8 @@ pub(super) struct Writer<'a> {
     pub(super) kernels: &'a Kernels,
     pub(super) graph: &'a Graph,
     pub(super) plan: &'a GraphPlan,
+    /// What measures the steps, and the graph's first site.
+    pub(super) clock: Option<(&'a Clock, u64)>,
 }
 
 /// Where a function's parameters are while its body is written.
@@ -195,7 +198,22 @@ impl Writer<'_> {
     pub(super) fn barrier(&self, s: &mut Scope) {
         let record = s.record;
         s.k.call(&self.kernels.barrier, &[record]);
+        self.mark(s, 0);
         s.since.clear();
+    }
+
+    /// Books the time since the last mark: 0 is waiting, then come the steps.
+    fn mark(&self, s: &Scope, site: usize) {
+        if let Some((clock, first)) = self.clock {
+            profile::mark(s.record, &clock.ticks, &clock.profile, first + site as u64);
+        }
+    }
+
+    /// From here on time counts for a call, or with `None` for what lies outside of calls.
+    pub(super) fn start_clock(&self, s: &Scope, call: Option<u64>) {
+        if let Some((clock, _)) = self.clock {
+            clock.start(s.record, call);
+        }
     }
 
     /// A barrier if this step meets memory that a step since the last one touched otherwise.
@@ -224,13 +242,14 @@ impl Writer<'_> {
         self.meet(s, Cut::Rows, &[], &[Memory::Angles]);
     }
 
-    /// A step, and whoever watches its result.
-    pub(super) fn step(&self, s: &mut Scope, step: Step) {
-        self.unobserved(s, step);
-        self.observe(s, step.result(self.graph));
+    /// A step of the plan, with the barrier that it needs before.
+    pub(super) fn step(&self, s: &mut Scope, at: usize) {
+        self.write_step(s, self.plan.steps[at]);
+        self.mark(s, 1 + at);
+        self.observe(s, self.plan.steps[at].result(self.graph));
     }
 
-    fn unobserved(&self, s: &mut Scope, step: Step) {
+    fn write_step(&self, s: &mut Scope, step: Step) {
         let reads: Vec<Memory> = step.reads(self.graph).iter().map(|v| self.memory(*v)).collect();
         let result = step.result(self.graph);
         let writes = [self.memory(result)];
@@ -247,7 +266,7 @@ impl Writer<'_> {
                 self.meet(s, Cut::Other, &reads, &writes);
                 self.linear(s, index, result, None);
             }
-            Op::Embed | Op::RmsNorm { .. } | Op::QuantRows { .. } => {
+            Op::Embed | Op::RmsNorm { .. } | Op::QuantRows { .. } | Op::Hadamard { .. } => {
                 self.meet(s, Cut::Rows, &reads, &writes);
                 self.row_wise(s, index);
             }
@@ -300,6 +319,7 @@ impl Writer<'_> {
             s.rows,
             first,
             end,
+            s.record.load(I64, worker::PRIVATE),
         ];
         k.call(product.kernel, &args);
     }
@@ -358,7 +378,12 @@ impl Writer<'_> {
                 let args = [x, y, k.i64(groups as i64), rows, strides[0], strides[1]];
                 k.call(&self.kernels.quant_rows[&u64::from(*group)], &args);
             }
-            _ => unreachable!("row_wise serves embed, rms_norm and quant_rows"),
+            Op::Hadamard { size } => {
+                let blocks = k.i64((self.width(x) / size) as i64);
+                let x = self.at(s, x) + first * stride;
+                k.call(&self.kernels.hadamard[size], &[x, y, blocks, rows, k.i64(stride)]);
+            }
+            _ => unreachable!("row_wise serves embed, rms_norm, quant_rows and hadamard"),
         }
     }
 

@@ -1,0 +1,85 @@
+//! Transforms and the pipeline: rotations, smoothing, and the flags that show what passes do.
+
+use crate::{ingot, plain, printed};
+use std::fs;
+
+#[test]
+fn a_rotated_model_says_the_same() {
+    let model = plain();
+    let run = |flags: &[&str]| {
+        let prompt = ["run", &model, "--threads", "1", "--quant", "f32", "--kv", "f32"];
+        printed(&[&prompt[..], &["-p", "ROMEO:\n", "-n", "24"], flags].concat())
+    };
+    let expected = run(&[]);
+    assert_eq!(run(&["--rotate", "hadamard", "--rotations", "r1,r2,r3,r4"]), expected);
+    assert_eq!(run(&["--rotate", "hadamard", "--seed", "9"]), expected);
+}
+
+#[test]
+fn the_log_says_what_passes_did_and_the_probe_how_far_logits_moved() {
+    let args = ["opt", &plain(), "--rotate", "hadamard", "--rotations", "r1,r4", "--probe"];
+    let ended = ingot(&args);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    for line in [
+        "share ",
+        "6 gains folded into 15 matrices",
+        "the gain of %n in @head stays: $embed is read by embed too",
+        "R1: hadamard(1) of order 192 over 22 weights",
+        "R4: order 512 before the last matrix of @block",
+        "of the largest",
+        " ms  unchanged",
+    ] {
+        assert!(ended.stderr.contains(line), "no `{line}` in\n{}", ended.stderr);
+    }
+    let quiet = printed(&args[..args.len() - 1]);
+    assert_eq!(quiet, ended.stdout);
+}
+
+#[test]
+fn a_limit_stops_the_pipeline() {
+    let model = plain();
+    let args = ["opt", &model, "--passes", "fold_norms,rotate", "--log-passes"];
+    let limited = ingot(&[&args[..], &["--pass-limit", "1"]].concat());
+    assert_eq!(limited.code, 0);
+    assert!(limited.stderr.contains("stopped before rotate, pass 2 of 2"), "{}", limited.stderr);
+    assert_eq!(limited.stdout, printed(&["opt", &model, "--passes", "fold_norms"]));
+}
+
+#[test]
+fn dumps_are_numbered_and_read_back() {
+    let (model, dir) = (plain(), tempfile::tempdir().unwrap());
+    let out = dir.path().to_str().unwrap();
+    let args =
+        ["opt", &model, "--rotate", "hadamard", "--dump-after", "changed", "--dump-dir", out];
+    let after = printed(&args);
+    let mut names: Vec<String> = fs::read_dir(out)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["00-import.ingot", "01-fold_norms.ingot", "02-rotate.ingot"]);
+    let text = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    assert_eq!(text("02-rotate.ingot"), after);
+    // Text alone, and text with its numbers, lead to the same module.
+    let folded = dir.path().join("01-fold_norms.ingot");
+    let rotate = ["opt", folded.to_str().unwrap(), "--passes", "rotate", "--rotate", "hadamard"];
+    assert_eq!(printed(&rotate), after);
+    assert_eq!(printed(&[&rotate[..], &["--blobs", &model]].concat()), after);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let model = plain();
+    for (args, code, words) in [
+        (&["--passes", "rotate,fold_norms"][..], 2, "`fold_norms` comes before `rotate`"),
+        (&["--passes", "rotate"], 1, "run `fold_norms` first"),
+        (&["--smooth", "2"], 2, "a number from 0 to 1"),
+        (&["--rotations", "r1"], 2, "--rotate"),
+        (&["--rotate", "no/file"], 1, "error[IG0101]"),
+        (&["--passes", "smooth"], 1, "calibration"),
+    ] {
+        let ended = ingot(&[&["opt", &model][..], args].concat());
+        assert_eq!((ended.code, ended.stdout.as_str()), (code, ""), "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(words), "{args:?}: {}", ended.stderr);
+    }
+}

@@ -1,0 +1,122 @@
+//! Smoothing factors: how much of a channel's range a matrix takes over from the rows it reads.
+
+use crate::PassError;
+use crate::stats::{Lab, Stats, inputs_of};
+use ir::history::FACTOR_RANGE;
+use ir::weights::materialise;
+use ir::{Module, WeightId};
+use std::collections::BTreeSet;
+
+/// Which sites are smoothed, and how strongly.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Smoothing {
+    /// Share of a channel's range that goes into the weights, 0 to 1.
+    pub alpha: f64,
+    /// Between norms and the matrices behind them.
+    pub norms: bool,
+    /// Between the `up` matrix and the one behind the activation.
+    pub inner: bool,
+    /// Between values and the output matrix of attention.
+    pub values: bool,
+}
+
+impl Default for Smoothing {
+    fn default() -> Smoothing {
+        Smoothing { alpha: 0.5, norms: true, inner: true, values: true }
+    }
+}
+
+/// The laboratory of a pass, or a refusal that says what is missing.
+pub fn lab<'a>(pass: &'static str, lab: Option<&'a dyn Lab>) -> Result<&'a dyn Lab, PassError> {
+    lab.ok_or_else(|| PassError {
+        pass,
+        why: "factors follow from activations: a checkpoint and a calibration text are needed"
+            .into(),
+    })
+}
+
+/// Per channel, the largest magnitude that matrices read, over all calls that share them.
+pub fn inputs(
+    module: &Module,
+    stats: &Stats,
+    pass: &'static str,
+    matrices: &BTreeSet<WeightId>,
+) -> Result<Vec<f32>, PassError> {
+    let mut largest: Vec<f32> = vec![];
+    for &matrix in matrices {
+        for site in inputs_of(module, matrix) {
+            let Some(moments) = stats.sites.get(&site) else {
+                let name = &module.weight(matrix).name;
+                let why = format!("nothing was observed of what ${name} reads");
+                return Err(PassError { pass, why });
+            };
+            largest.resize(moments.absmax.len(), 0.0);
+            largest.iter_mut().zip(&moments.absmax).for_each(|(l, x)| *l = l.max(*x));
+        }
+    }
+    Ok(largest)
+}
+
+/// Per column, the largest magnitude of any of the matrices.
+pub fn columns(
+    module: &Module,
+    lab: &dyn Lab,
+    pass: &'static str,
+    matrices: &BTreeSet<WeightId>,
+) -> Result<Vec<f32>, PassError> {
+    let mut largest: Vec<f32> = vec![];
+    for &matrix in matrices {
+        let tensor = materialise(module, matrix, lab.blobs())
+            .map_err(|e| PassError { pass, why: e.to_string() })?;
+        let width = *tensor.dims.last().expect("a matrix has columns") as usize;
+        largest.resize(width, 0.0);
+        for row in tensor.data.chunks(width) {
+            largest.iter_mut().zip(row).for_each(|(l, x)| *l = l.max(x.abs()));
+        }
+    }
+    Ok(largest)
+}
+
+/// `s = inputs^α / columns^(1-α)`, each in quarter octaves around their mean: a common factor
+/// changes nothing. A channel without range is left alone.
+pub fn smooth(alpha: f64, inputs: &[f32], columns: &[f32]) -> Vec<i8> {
+    let exponent = |(&x, &w): (&f32, &f32)| {
+        let alive = x > 0.0 && w > 0.0;
+        alive.then(|| alpha * f64::from(x).log2() - (1.0 - alpha) * f64::from(w).log2())
+    };
+    let exponents: Vec<Option<f64>> = inputs.iter().zip(columns).map(exponent).collect();
+    let alive: Vec<f64> = exponents.iter().flatten().copied().collect();
+    let mean = alive.iter().sum::<f64>() / alive.len().max(1) as f64;
+    let (least, most) = (f64::from(FACTOR_RANGE.0), f64::from(FACTOR_RANGE.1));
+    let quarters = |e: &Option<f64>| e.map_or(0.0, |e| (4.0 * (e - mean)).round());
+    exponents.iter().map(|e| quarters(e).clamp(least, most) as i8).collect()
+}
+
+/// The factor strings of a log: how many octaves lie between the smallest and the largest.
+pub fn spread(quarters: &[i8]) -> f64 {
+    let (least, most) = (quarters.iter().min(), quarters.iter().max());
+    f64::from(most.copied().unwrap_or(0) - least.copied().unwrap_or(0)) / 4.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alpha_shares_the_range() {
+        // Four octaves between the inputs, none between the columns.
+        let (inputs, columns) = ([1.0, 16.0], [2.0, 2.0]);
+        assert_eq!(smooth(0.5, &inputs, &columns), [-4, 4]);
+        assert_eq!(smooth(1.0, &inputs, &columns), [-8, 8]);
+        assert_eq!(smooth(0.0, &inputs, &columns), [0, 0]);
+        assert_eq!(smooth(0.0, &[1.0, 1.0], &[1.0, 16.0]), [8, -8]);
+    }
+
+    #[test]
+    fn channels_without_range_are_left_alone_and_far_ones_bounded() {
+        assert_eq!(smooth(0.5, &[0.0, 1.0, 1.0], &[1.0, 1.0, 1.0]), [0, 0, 0]);
+        let far = smooth(1.0, &[1e-30, 1e30], &[1.0, 1.0]);
+        assert_eq!(far, [FACTOR_RANGE.0, FACTOR_RANGE.1]);
+        assert_eq!(spread(&far), 23.25);
+    }
+}
