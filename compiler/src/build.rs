@@ -106,6 +106,7 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
         embed: flags.weights == Weights::Embed,
         keep_text: has(Emit::Clif) || has(Emit::Asm),
         profile: false,
+        observer: None,
     };
     let pieces = model.tokenizer.as_ref().map(text_pieces);
     let mut sink = object::module(&target, &name);

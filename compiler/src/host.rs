@@ -12,6 +12,7 @@ use crate::session::{Session, StartError, Status};
 use clap::Args;
 use runtime::Options;
 use std::num::NonZero;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,16 +69,17 @@ pub fn start_with(flags: &HostFlags, profile: bool) -> Result<Host, Error> {
     let heard = |n| bar.set_position(n);
     let session = Session::new(&model.module, &model.blobs, &target, &options, threads, &heard);
     bar.finish_and_clear();
-    let session = session.map_err(|e| start_error(e, &model))?;
+    let session = session.map_err(|e| start_error(e, &model.path))?;
     Ok(Host { model, session, threads, start: began.elapsed() })
 }
 
-fn start_error(error: StartError, model: &Model) -> Error {
+/// What keeps a model from starting, placed at the model.
+pub fn start_error(error: StartError, model: &Path) -> Error {
     match error {
-        StartError::Library(e) => Error::new("IG0503", e.to_string()).file(&model.path),
-        StartError::Pack(e) => pack_error(e, &model.path),
+        StartError::Library(e) => Error::new("IG0503", e.to_string()).file(model),
+        StartError::Pack(e) => pack_error(e, model),
         StartError::Memory(e) => Error::new("IG0602", "no memory for the model")
-            .file(&model.path)
+            .file(model)
             .note(e.to_string())
             .help("a smaller --context needs less"),
     }

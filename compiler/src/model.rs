@@ -1,11 +1,13 @@
 //! A model made ready: checkpoint opened, pipeline run, every flag that shapes it applied.
 
 use crate::Error;
+use crate::calib::Laboratory;
 use crate::frontend::{self, BlobSource};
 use crate::options::ModelFlags;
 use crate::pipeline;
 use crate::tokenizer::Tokenizer;
 use ir::Module;
+use passes::stats::Lab;
 use std::path::{Path, PathBuf};
 
 /// Positions of a conversation unless the user says otherwise.
@@ -30,8 +32,12 @@ pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
     check_chunk(flags)?;
     let mut context = flags.context();
     flags.transforms.apply(&mut context, Some(&mut blobs))?;
+    let lab = Laboratory::new(flags, &module, &blobs, &tokenizer)?;
     context.blobs = Some(&blobs);
+    context.lab = lab.as_ref().map(|lab| lab as &dyn Lab);
     pipeline::run(&mut module, &pipeline::wanted(&context), &context, &blobs, &flags.dump)?;
+    let rounded = lab.map(|lab| lab.round(&module)).transpose()?;
+    blobs.rounded = rounded.unwrap_or_default();
     Ok(Model { module, blobs, tokenizer, path: flags.model.clone() })
 }
 

@@ -1,6 +1,7 @@
 //! What every command that compiles a model can be asked: one set of flags, one meaning.
 
 use crate::Error;
+use crate::calib::CalibFlags;
 use crate::transforms::TransformFlags;
 use clap::{Args, ValueEnum};
 use ir::{DType, IntFormat};
@@ -40,6 +41,9 @@ pub struct ModelFlags {
     /// How weights are transformed
     #[command(flatten)]
     pub transforms: TransformFlags,
+    /// What calibration looks at, and how weights are rounded
+    #[command(flatten)]
+    pub calib: CalibFlags,
     /// The IR on its way
     #[command(flatten)]
     pub dump: DumpFlags,
@@ -151,10 +155,11 @@ pub fn context(quant: Option<Quant>, kv: Option<Kv>) -> passes::Context<'static>
 impl ModelFlags {
     /// What the pipeline is asked for; a checkpoint becomes f16 unless the user says otherwise.
     pub fn context(&self) -> passes::Context<'static> {
-        if self.is_text() {
-            return context(self.quant, self.kv);
-        }
-        context(self.quant.or(Some(Quant::F16)), self.kv.or(Some(Kv::F16)))
+        let (quant, kv) = match self.is_text() {
+            true => (self.quant, self.kv),
+            false => (self.quant.or(Some(Quant::F16)), self.kv.or(Some(Kv::F16))),
+        };
+        passes::Context { round: self.calib.rounding(), ..context(quant, kv) }
     }
 
     /// Whether the model is IR text.
@@ -216,6 +221,11 @@ impl ModelFlags {
                 .note(format!("it has no {}", missing.join(", ")))
                 .help("leave -C target-cpu and target-feature out, or `ingot build` for there")),
         }
+    }
+
+    /// The target of code that calibrates: this machine, whatever the build is for.
+    pub fn calibration_target(&self) -> Result<Target, Error> {
+        self.make_target(&targets::target::host_triple(), Some("native"), "")
     }
 
     fn make_target(

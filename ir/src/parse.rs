@@ -11,6 +11,7 @@ use crate::module::{Cache, Meta, Module, Weight, WeightId};
 use crate::op::{Op, Rope, RopeScaling};
 use crate::place::Lines;
 use crate::resolve::resolve;
+use crate::round::Rounding;
 use crate::syntax::{GraphText, InstText, Name, Source, Verb, WeightText};
 use crate::types::{DType, Dim, Type};
 
@@ -151,6 +152,16 @@ impl<'a> Parser<'a> {
                 self.mark(",")?;
                 let times = self.word("how often")?.integer()?;
                 Step::Repeat { block: argument.integer()?, times }
+            }
+            "round" => {
+                let DType::Int(format) = dtype(argument)? else {
+                    return Err(argument.error("a format of integers"));
+                };
+                self.mark(",")?;
+                let how = self.word("how to round")?;
+                let known = Rounding::from_name(how.text);
+                let how = known.ok_or_else(|| how.error("`nearest` or `gptq`"))?;
+                Step::Round { format, how }
             }
             _ => return Err(step.error("a step of `ir/README.md`")),
         };

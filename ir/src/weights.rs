@@ -4,10 +4,11 @@ mod steps;
 
 use self::steps::Operand;
 use crate::hadamard::Signed;
-use crate::history::{Source, factor};
+use crate::history::{Source, Step, factor};
 use crate::module::{Module, Weight, WeightId};
 use crate::quant::Quantised;
-use crate::types::DType;
+use crate::round::Rounding;
+use crate::types::{DType, Type};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -35,6 +36,13 @@ pub struct BlobError {
 pub trait Blobs: Sync {
     /// The tensor of that name as f32, exactly as its format defines it.
     fn load(&self, blob: &str) -> Result<Tensor, BlobError>;
+
+    /// The integers of the weight of that name, where they were found with statistics that the
+    /// weight's history does not hold.
+    fn rounded(&self, weight: &str) -> Option<Quantised> {
+        let _ = weight;
+        None
+    }
 
     /// A hash of the tensor of that name: equal tensors in equal formats have equal ones, and others
     /// hardly ever.
@@ -68,6 +76,15 @@ pub fn materialise(module: &Module, id: WeightId, blobs: &dyn Blobs) -> Result<T
 pub fn stored(module: &Module, id: WeightId, blobs: &dyn Blobs) -> Result<Numbers, BlobError> {
     let weight = module.weight(id);
     let fail = |why: String| BlobError { blob: label(weight), why };
+    if let Some(&Step::Round { format, how: Rounding::Gptq }) = weight.via.last()
+        && let Some(rounded) = blobs.rounded(&weight.name)
+    {
+        if rounded.dims[..] != weight.dims[..] || rounded.format != format {
+            let found = Type::weight(DType::Int(rounded.format), &rounded.dims);
+            return Err(fail(format!("found {found} rounded, expected {}", weight.ty())));
+        }
+        return Ok(Numbers::Ints(rounded));
+    }
     let mut numbers = Numbers::Floats(origin(weight, blobs)?);
     for step in &weight.via {
         let operand = step.operand().map(|by| Operand::new(module, by, blobs)).transpose()?;

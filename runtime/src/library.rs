@@ -6,7 +6,7 @@ use crate::{errors, pieces, sample, save};
 use cranelift_codegen::ir::types::*;
 use cranelift_module::{DataId, FuncId, Module as Sink};
 use ir::Module;
-use targets::compile::{CompileError, Inputs, compile};
+use targets::compile::{CompileError, Inputs, Observer, compile};
 use targets::pack::WeightLayout;
 use targets::profile::Profile;
 use targets::records::{frame, worker};
@@ -27,6 +27,8 @@ pub struct Options {
     pub keep_text: bool,
     /// Whether the code measures its steps.
     pub profile: bool,
+    /// Who watches values, in this process only.
+    pub observer: Option<Observer>,
 }
 
 impl Default for Options {
@@ -38,6 +40,7 @@ impl Default for Options {
             embed: false,
             keep_text: false,
             profile: false,
+            observer: None,
         }
     }
 }
@@ -58,6 +61,8 @@ pub struct Library {
     pub scratch_bytes: u64,
     /// Stack of the deepest call chain.
     pub stack_bytes: u64,
+    /// Calls of graphs in one run of the model.
+    pub calls: u32,
     /// Bytes of tables: token pieces and others.
     pub table_bytes: u64,
     /// The table of measured steps in scratch, if there is one.
@@ -106,6 +111,8 @@ pub fn emit(
         max_workers: options.max_workers,
         scratch_start: frame::RECORDS as u64 + records,
         profile: options.profile,
+        observer: options.observer.as_ref(),
+        call_conv: target.c_call_conv(),
     };
     let model = compile(e, &inputs, &checkpoint)?;
     entry::emit_checkpoint(e, &checkpoint, &model.barrier, options.chunk, model.calls.into());
@@ -129,6 +136,7 @@ pub fn emit(
         embedded,
         exports: EXPORTS.iter().copied().zip(ids.iter().copied()).collect(),
         stack_bytes: e.stack_bytes(&ids).into(),
+        calls: model.calls,
         listings: e.listings().cloned().collect(),
         table_bytes: tokens.map_or(0, |t| pieces::table_bytes(t) as u64),
         scratch_bytes,

@@ -32,7 +32,7 @@ pub(super) fn history(check: &mut Check<'_>, place: Place, weight: &Weight) {
             }
             Step::Scale { side, by, .. } => scale(check, place, weight, side, by),
             Step::Rotate { side, by } => rotate(check, place, weight, side, by),
-            Step::Repeat { .. } | Step::Cast(_) => {}
+            Step::Repeat { .. } | Step::Cast(_) | Step::Round { .. } => {}
         }
     }
     last_cast(check, place, weight);
@@ -59,8 +59,16 @@ fn source(check: &mut Check<'_>, place: Place, source: &Source, dims: &[u64]) {
 fn last_cast(check: &mut Check<'_>, place: Place, weight: &Weight) {
     let last = weight.via.iter().rev().find_map(|step| match step {
         Step::Cast(dtype) => Some(*dtype),
+        Step::Round { format, .. } => Some(DType::Int(*format)),
         _ => None,
     });
+    let rounds = weight.via.iter().position(|step| matches!(step, Step::Round { .. }));
+    if rounds
+        .is_some_and(|at| at + 1 < weight.via.len() || weight.dtype != last.unwrap_or(DType::F32))
+    {
+        let what = "`round` is the last step, to what the weight stores".to_string();
+        return check.report(V_STORAGE, place, what);
+    }
     if let Some(last) = last
         && weight.dtype != DType::F32
         && last != weight.dtype

@@ -6,6 +6,7 @@ use crate::hadamard::Signed;
 use crate::history::{Side, Source, Step};
 use crate::module::{Module, WeightId};
 use crate::quant::Quantised;
+use crate::round::Rounding;
 use crate::types::DType;
 use rayon::prelude::*;
 
@@ -55,6 +56,9 @@ impl Operand {
     }
 }
 
+/// Statistics are not in a history.
+const NEEDS_TEXT: &str = "rounding by gptq needs a text: give --calib FILE";
+
 /// Applies a step; `operand` is what it names.
 pub(super) fn apply(
     step: &Step,
@@ -84,6 +88,15 @@ pub(super) fn apply(
                 return Err(format!("shape {:?} has no rows in groups of {format}", tensor.dims));
             }
             return Ok(Numbers::Ints(Quantised::round(&tensor, format)));
+        }
+        (Step::Round { format, how }, _) => {
+            if tensor.dims.len() != 2 || !format.fits(tensor.dims[1]) {
+                return Err(format!("shape {:?} has no rows in groups of {format}", tensor.dims));
+            }
+            return match how {
+                Rounding::Nearest => Ok(Numbers::Ints(Quantised::nearest(&tensor, format))),
+                Rounding::Gptq => Err(NEEDS_TEXT.into()),
+            };
         }
         (Step::Cast(dtype), _) => cast(dtype, &mut tensor.data),
         (Step::Scale { .. } | Step::Rotate { .. }, _) => {

@@ -114,7 +114,7 @@ impl Writer<'_> {
         })
     }
 
-    fn place(&self, v: ValueId) -> Place {
+    pub(super) fn place(&self, v: ValueId) -> Place {
         self.plan.places[v.0 as usize]
     }
 
@@ -191,7 +191,7 @@ impl Writer<'_> {
     }
 
     /// Bytes from row to row of a value.
-    fn stride(&self, v: ValueId) -> i64 {
+    pub(super) fn stride(&self, v: ValueId) -> i64 {
         row_bytes(&self.graph.value(v).ty).expect("rows have strides") as i64
     }
 
@@ -246,6 +246,7 @@ impl Writer<'_> {
     pub(super) fn step(&self, s: &mut Scope, at: usize) {
         self.write_step(s, self.plan.steps[at]);
         self.mark(s, 1 + at);
+        self.observe(s, self.plan.steps[at].result(self.graph));
     }
 
     fn write_step(&self, s: &mut Scope, step: Step) {
