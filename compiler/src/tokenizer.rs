@@ -4,7 +4,9 @@
 //! definition in the form of tokenizer.json, which the `tokenizers` crate runs. What device code
 //! needs of it (pieces, merges, how text is split) is plain data here. No Unigram, no WordPiece.
 
+mod automaton;
 mod definition;
+mod encoder;
 mod gguf;
 mod hf;
 mod pieces;
@@ -12,6 +14,7 @@ mod sentencepiece;
 mod split;
 
 pub use pieces::{Kind, Piece};
+pub use runtime::encode::Merge;
 pub use split::{Prefix, Split};
 
 use crate::Error;
@@ -25,17 +28,6 @@ pub enum Alphabet {
     Bytes,
     /// The text itself, with `▁` for a space.
     Text,
-}
-
-/// A merge: two neighbours become one token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Merge {
-    /// The token before.
-    pub left: u32,
-    /// The token after.
-    pub right: u32,
-    /// What they become.
-    pub result: u32,
 }
 
 /// Facts about a tokenizer that its definition does not carry.
@@ -57,6 +49,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     pieces: Vec<Piece>,
+    /// The definition without its vocabulary and merges.
+    form: serde_json::Value,
     /// What the characters of token names stand for.
     pub alphabet: Alphabet,
     /// How text is cut before merging.
@@ -91,6 +85,7 @@ impl Tokenizer {
         definition.check_added(&inner, rows).map_err(|e| e.file(path))?;
         Ok(Tokenizer {
             pieces: pieces::pieces(&definition, &inner, rows),
+            form: definition.form(),
             inner,
             path: path.to_path_buf(),
             alphabet: definition.alphabet,

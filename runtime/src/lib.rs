@@ -3,6 +3,7 @@
 //! Holds no code that runs on the device, only code that emits it.
 
 pub mod abi;
+pub mod encode;
 pub mod entry;
 pub mod errors;
 pub mod header;

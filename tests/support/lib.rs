@@ -1,5 +1,6 @@
 //! What the tests of this crate share: models, builds, machines that run C programs, references.
 
+pub mod codec;
 pub mod machine;
 pub mod model;
 pub mod reference;
