@@ -43,6 +43,17 @@ pub struct Settings {
     pub chat_template: Option<String>,
 }
 
+/// What a model says of its tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// Rows of the embedding table.
+    pub rows: u64,
+    /// Beginning-of-sequence token.
+    pub bos: Option<u32>,
+    /// End-of-sequence tokens, the usual one first.
+    pub eos: Vec<u32>,
+}
+
 /// The tokenizer of a model.
 #[derive(Debug)]
 pub struct Tokenizer {

@@ -144,7 +144,8 @@ impl Program {
         if sub.properties().minimum_len() == Some(0) {
             return Err("repetition of what may be empty is not supported".into());
         }
-        let either = |on, off| Place::Either(if repetition.greedy { vec![on, off] } else { vec![off, on] });
+        let either =
+            |on, off| Place::Either(if repetition.greedy { vec![on, off] } else { vec![off, on] });
         let mut at = next;
         match repetition.max {
             None => {
@@ -295,7 +296,8 @@ impl Tables {
             last: Rows { rows: vec![], known: HashMap::new() },
         };
         tables.first.resize(0xc0, 0);
-        let two = (0..0x20).map(|lead| tables.last.add((0..64).map(|low| class(lead << 6 | low)).collect()));
+        let two = (0..0x20)
+            .map(|lead| tables.last.add((0..64).map(|low| class(lead << 6 | low)).collect()));
         let two: Vec<u16> = two.collect();
         tables.first.extend(two);
         for lead in 0..0x10 {

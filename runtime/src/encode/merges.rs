@@ -77,11 +77,7 @@ struct History {
 
 /// Looks through the merges of a vocabulary: `tokens` are the bytes of each token that text can
 /// lead to, `symbol` how many of the first bytes of a text are one symbol.
-pub fn analyse(
-    tokens: &[Option<Vec<u8>>],
-    merges: &[Merge],
-    symbol: fn(&[u8]) -> usize,
-) -> Merges {
+pub fn analyse(tokens: &[Option<Vec<u8>>], merges: &[Merge], symbol: fn(&[u8]) -> usize) -> Merges {
     let symbols: HashMap<&[u8], u32> = tokens
         .iter()
         .enumerate()
@@ -134,11 +130,7 @@ fn origin(symbols: Vec<u32>, token: u32, ranks: &Ranks) -> Origin {
 }
 
 /// Merges symbols, lowest rank first and leftmost among equals; `None` unless `token` is the end.
-fn merged(
-    symbols: Vec<u32>,
-    token: u32,
-    ranks: &Ranks,
-) -> Option<History> {
+fn merged(symbols: Vec<u32>, token: u32, ranks: &Ranks) -> Option<History> {
     let mut at: Vec<(usize, u32)> = symbols.into_iter().enumerate().collect();
     let pair = |at: &[(usize, u32)], i: usize| {
         let (left, right) = (at.get(i)?.1, at.get(i + 1)?.1);

@@ -81,9 +81,7 @@ fn emit_sections(e: &mut Emitter, encoder: &Encoder, section: &Func) -> Option<F
     let prepare = changes.then(|| emit_prepare(e, encoder));
     let f = e.declare("encode.sections", &[I64; 6], &[I64]);
     e.define(&f, Tuning::Optimised, |k, args| {
-        let [text, end, _, limit, flags, copied] = *args else {
-            unreachable!("six are declared")
-        };
+        let [text, end, _, limit, flags, copied] = *args else { unreachable!("six are declared") };
         let (p, out, flags) = (k.var(text), k.var(args[2]), k.var(flags));
         k.loop_(|| {
             let found = match &find {

@@ -5,8 +5,8 @@
 //! value at base + 256, with bit 31 set. No two nodes have one base, so the byte tells whether a
 //! cell is the node's own.
 
-use targets::{Kernel, Val};
 use cranelift_codegen::ir::types::{I32, I64};
+use targets::{Kernel, Val};
 
 const LEAF: u32 = 1 << 31;
 const ENDS: u32 = 1 << 8;
@@ -26,7 +26,9 @@ impl Trie {
     /// Builds a trie of different strings, none of them empty; `None` if it would be too large.
     pub fn new(mut strings: Vec<(&[u8], u32)>) -> Option<Trie> {
         strings.sort_unstable();
-        let mut builder = Builder { cells: vec![LEAF], used: vec![true], bases: vec![], next: 1 };
+        // No byte leads to the root: before its cell there is no room for a base.
+        let cells = vec![LEAF | 0xff];
+        let mut builder = Builder { cells, used: vec![true], bases: vec![], next: 1 };
         builder.place(&strings, 0, 0)?;
         let end = builder.bases.iter().rposition(|used| *used).unwrap_or(0) + VALUE + 1;
         builder.cells.resize(end.max(builder.cells.len()), LEAF);

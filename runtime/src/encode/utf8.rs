@@ -101,21 +101,15 @@ fn emit_scan(e: &mut Emitter, character: &Func, spaces: bool) -> Func {
     e.define(&f, Tuning::Optimised, |k, args| {
         let (text, end) = (args[0], args[1]);
         let (bytes, plain) = (k.var(end - text), k.var(k.i32(1)));
-        each_character(
-            k,
-            character,
-            (text, end),
-            None,
-            |at, found| {
-                k.if_(found.lt(k.i64(0)), || {
-                    bytes.add(found + REPLACEMENT.len() as i64);
-                    plain.set(k.i32(0));
-                });
-                if spaces {
-                    k.if_(found.is(3) & is_low_line(at), || plain.set(k.i32(0)));
-                }
-            },
-        );
+        each_character(k, character, (text, end), None, |at, found| {
+            k.if_(found.lt(k.i64(0)), || {
+                bytes.add(found + REPLACEMENT.len() as i64);
+                plain.set(k.i32(0));
+            });
+            if spaces {
+                k.if_(found.is(3) & is_low_line(at), || plain.set(k.i32(0)));
+            }
+        });
         k.ret(&[bytes.get(), plain.get()]);
     });
     f
