@@ -10,7 +10,7 @@ use crate::options::{ModelFlags, WORKERS_MAX};
 use crate::progress;
 use crate::session::{Session, StartError, Status};
 use clap::Args;
-use runtime::Options;
+use runtime::{Options, Text};
 use std::num::NonZero;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -51,6 +51,14 @@ impl HostFlags {
 
 /// Compiles a model into this process.
 pub fn start(flags: &HostFlags) -> Result<Host, Error> {
+    start_with(flags, |_| Ok(None))
+}
+
+/// As `start`, with what `text` finds of the model's text.
+pub fn start_with(
+    flags: &HostFlags,
+    text: impl FnOnce(&Model) -> Result<Option<Text>, Error>,
+) -> Result<Host, Error> {
     let began = Instant::now();
     let target = flags.model.host_target()?;
     let threads = flags.threads();
@@ -66,7 +74,10 @@ pub fn start(flags: &HostFlags) -> Result<Host, Error> {
     let bytes = targets::pack::WeightLayout::new(&model.module, targets::Arch::HOST).bytes;
     let bar = progress::bytes("packing weights", bytes);
     let heard = |n| bar.set_position(n);
-    let session = Session::new(&model.module, &model.blobs, &target, &options, threads, &heard);
+    let (module, blobs) = (&model.module, &model.blobs);
+    let text = text(&model)?;
+    let session =
+        Session::with_text(module, text.as_ref(), blobs, &target, &options, threads, &heard);
     bar.finish_and_clear();
     let session = session.map_err(|e| start_error(e, &model))?;
     Ok(Host { model, session, threads, start: began.elapsed() })

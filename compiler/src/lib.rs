@@ -19,6 +19,7 @@ pub mod progress;
 pub mod reference;
 pub mod run;
 pub mod session;
+pub mod text;
 pub mod tokenize;
 pub mod tokenizer;
 pub mod work;

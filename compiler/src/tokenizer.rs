@@ -12,14 +12,18 @@ mod hf;
 mod pieces;
 mod sentencepiece;
 mod split;
+mod template;
 
 pub use pieces::{Kind, Piece};
 pub use runtime::encode::Merge;
 pub use split::{Prefix, Split};
+pub use template::Refusal;
 
 use crate::Error;
 use definition::Definition;
+use runtime::chat::Turn;
 use std::path::{Path, PathBuf};
+use template::Template;
 
 /// What the characters of a token's name stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +138,44 @@ impl Tokenizer {
     /// What each token stands for: one piece per row of the embedding table.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
+    }
+
+    /// The turns of the chat template; none if there is no template.
+    pub fn turns(&self) -> Result<Vec<Turn>, Refusal> {
+        let Some(source) = &self.settings.chat_template else { return Ok(vec![]) };
+        let name = |token: Option<u32>| token.and_then(|token| self.inner.id_to_token(token));
+        let (bos, eos) = (name(self.settings.bos), name(self.settings.eos));
+        let (bos, eos) = (bos.unwrap_or_default(), eos.unwrap_or_default());
+        let pieces = Template { source, bos: &bos, eos: &eos }.pieces()?;
+        pieces.into_iter().map(|piece| self.turn(piece)).collect()
+    }
+
+    /// A piece of the template as tokens up to its last special one, and text.
+    fn turn(&self, piece: template::Piece) -> Result<Turn, Refusal> {
+        let (tokens, head) = piece.text.split_at(self.end_of_special(&piece.text));
+        let refuse = |e: Error| Refusal { why: e.to_string(), line: None };
+        Ok(Turn {
+            after: piece.after,
+            role: piece.role,
+            tokens: self.encode(tokens, false).map_err(refuse)?,
+            head: head.as_bytes().to_vec(),
+            trim: piece.trim,
+        })
+    }
+
+    /// Where the last special token ends that a text spells; 0 if it spells none.
+    fn end_of_special(&self, text: &str) -> usize {
+        let added = self.inner.get_added_tokens_decoder();
+        let (mut at, mut end) = (0, 0);
+        while let Some(c) = text[at..].chars().next() {
+            let here = added.values().filter(|token| text[at..].starts_with(&token.content));
+            let longest = here.max_by_key(|t| t.content.len()).filter(|t| !t.content.is_empty());
+            at += longest.map_or(c.len_utf8(), |token| token.content.len());
+            if longest.is_some_and(|token| token.special) {
+                end = at;
+            }
+        }
+        end
     }
 
     /// The token of that name, as the definition spells it.

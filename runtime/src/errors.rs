@@ -33,6 +33,8 @@ pub const E_MODEL: i32 = -11;
 pub const E_BLOB: i32 = -12;
 /// The library has no tokenizer.
 pub const E_TOKENIZER: i32 = -13;
+/// The chat template has no such turn.
+pub const E_TEMPLATE: i32 = -14;
 
 /// One status.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +67,7 @@ pub const STATUSES: &[Status] = &[
     status("E_MODEL", E_MODEL, "saved by another model"),
     status("E_BLOB", E_BLOB, "the saved conversation is damaged or cut short"),
     status("E_TOKENIZER", E_TOKENIZER, "built without a tokenizer"),
+    status("E_TEMPLATE", E_TEMPLATE, "the chat template has no such turn, or there is none"),
 ];
 
 const UNKNOWN: &str = "unknown status";

@@ -27,6 +27,9 @@ fn facts() -> HeaderFacts {
         max_workers: 8,
         prefill_chunk: 32,
         weights_external: false,
+        add_bos: false,
+        has_encode: true,
+        has_chat: true,
     }
 }
 
@@ -40,6 +43,9 @@ fn bare_facts() -> HeaderFacts {
         eos: vec![],
         weights_bytes: 6 << 32,
         weights_external: true,
+        add_bos: true,
+        has_encode: false,
+        has_chat: false,
         ..facts()
     }
 }
