@@ -86,6 +86,9 @@ const PROGRAM: &str = r#"
     status += name##_sample(env, state, how) + name##_truncate(state, 1);           \
     status += name##_save(state, text, sizeof text) + name##_load(state, text, 8);  \
     status += name##_piece(1, text, sizeof text) + name##_error(-1)[0];             \
+    int32_t ids[8] = {NAME##_HAS_ENCODE, NAME##_HAS_CHAT, NAME##_ADD_BOS};          \
+    status += name##_encode(text, sizeof text, ids, 8);                             \
+    status += name##_chat(NAME##_START, NAME##_USER, text, sizeof text, ids, 8);    \
     if (name##_logits(env, state) == NULL) return (int)name##_position(state);      \
     return NAME##_IS_EOS(tokens[0]) ? (int)status : NAME##_ABI_VERSION;             \
   }

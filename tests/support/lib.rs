@@ -5,6 +5,7 @@ pub mod machine;
 pub mod model;
 pub mod reference;
 pub mod said;
+pub mod terminal;
 pub mod text;
 
 use std::io::Write;

@@ -7,7 +7,7 @@
 use super::merges::{Merges, Origin};
 use super::trie::Trie;
 use cranelift_codegen::ir::Type;
-use cranelift_codegen::ir::types::{I16, I32, I64};
+use cranelift_codegen::ir::types::{I8, I16, I32, I64};
 use cranelift_module::DataId;
 use targets::builder::Var;
 use targets::emit::Tuning;
@@ -18,7 +18,7 @@ pub const NO_ROOM: i64 = 0;
 /// What `word` returns at a byte that no token stands for.
 pub const STUCK: i64 = 1;
 
-/// An array of numbers, two bytes each if they fit, else four.
+/// An array of numbers, each of one, two or four bytes, as few as they all fit in.
 #[derive(Clone, Copy)]
 struct Numbers {
     at: DataId,
@@ -27,12 +27,14 @@ struct Numbers {
 
 impl Numbers {
     fn new(e: &mut Emitter, name: &str, numbers: &[u32]) -> Numbers {
-        let narrow = numbers.iter().all(|&n| n <= u16::MAX.into());
-        let bytes: Vec<u8> = match narrow {
-            true => numbers.iter().flat_map(|&n| (n as u16).to_le_bytes()).collect(),
-            false => numbers.iter().flat_map(|n| n.to_le_bytes()).collect(),
+        let ty = match numbers.iter().max() {
+            Some(0x1_0000..) => I32,
+            Some(0x100..) => I16,
+            _ => I8,
         };
-        Numbers { at: e.constant(name, bytes, 64), ty: if narrow { I16 } else { I32 } }
+        let bytes =
+            numbers.iter().flat_map(|n| n.to_le_bytes().into_iter().take(ty.bytes() as usize));
+        Numbers { at: e.constant(name, bytes.collect(), 64), ty }
     }
 
     /// The number at an index (`i64`), as an `i64`.
