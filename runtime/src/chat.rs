@@ -13,7 +13,7 @@ use targets::{Emitter, Func, Kernel, Val};
 /// Who speaks; the numbers are those of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Nobody yet: a conversation begins.
+    /// Nobody: before it a conversation has not begun, after it an answer is to come.
     Start = 0,
     /// Whoever says what the assistant is.
     System = 1,
@@ -85,6 +85,9 @@ pub fn emit(e: &mut Emitter, sections: Option<&Sections>, turns: &[Turn]) -> Fun
         let [after, role, text, bytes, out, cap] = *args else { unreachable!("six are declared") };
         let roles = k.i32(ROLES as i32);
         fail_if(k, !after.ult(roles) | !role.ult(roles), E_ARG, I32);
+        // An answer without text is one to come.
+        let opens = role.is(Role::Assistant as i64) & bytes.is(0);
+        let role = opens.select(k.i32(Role::Start as i32), role);
         let row = (after * ROLES as i64 + role).uext(I64) * (FIELDS as i64 * 4) + k.data(rows);
         let [flags, first, token_bytes, head, head_bytes] =
             [0, 4, 8, 12, 16].map(|offset| row.load_constant(I32, offset).uext(I64));

@@ -12,6 +12,17 @@ pub struct Codec {
     _code: jit::Code,
 }
 
+/// The functions as an object file, with the prefix `codec`.
+pub fn object(target: &Target, encoder: &Encoder) -> Vec<u8> {
+    let mut module = targets::object::module(target, "codec");
+    let mut e = Emitter::new(target, &mut module, "codec", false);
+    let sections = Sections::emit(&mut e, encoder).expect("tables have room");
+    encode::emit(&mut e, Some(&sections));
+    let mut bytes = vec![];
+    targets::object::write(module.finish(), None, &mut bytes).expect("memory takes it");
+    bytes
+}
+
 impl Codec {
     /// Emits the functions for a target that this machine can run.
     pub fn new(target: &Target, encoder: &Encoder) -> Codec {

@@ -17,12 +17,18 @@ use runtime::chat::Role;
 pub struct Piece {
     /// Whose turn it was before.
     pub after: Role,
-    /// Whose turn it is.
+    /// Whose turn it is; nobody's where an answer is to come.
     pub role: Role,
     /// What the template writes.
     pub text: String,
     /// Whether white space around the turn's text is taken away.
     pub trim: bool,
+}
+
+impl Piece {
+    fn is_of(&self, after: Role, role: Role) -> bool {
+        (self.after, self.role) == (after, role)
+    }
 }
 
 /// Why a template is refused.
@@ -69,8 +75,9 @@ impl Template<'_> {
         let mut pieces = self.between(&without)?;
         // A template may have no word for the system.
         let system = self.between(&with);
-        for piece in system.into_iter().flatten() {
-            add(&mut pieces, piece, self)?;
+        let system = system.into_iter().flatten();
+        for piece in system.filter(|piece| piece.after == System || piece.role == System) {
+            pieces.push(piece);
         }
         self.check(&pieces)?;
         Ok(pieces)
@@ -111,43 +118,60 @@ impl Template<'_> {
         })
     }
 
-    /// The pieces of a conversation in which these roles speak, and then the assistant.
+    /// The pieces of a conversation in which these roles speak, and then the assistant shall.
     fn between(&self, roles: &[Role]) -> Result<Vec<Piece>, Refusal> {
         // White space around the marks shows what is taken away.
         let mark = |i: usize| format!("\u{f8f0}{i}\u{f8f1}");
         let said = roles.iter().enumerate().map(|(i, &role)| (role, format!(" \n{}\n ", mark(i))));
-        let rendered = self.render(&said.collect(), true)?;
+        let said: Conversation = said.collect();
+        let rendered = self.render(&said, true)?;
+        let places: Vec<usize> = (0..).map_while(|i| rendered.find(&mark(i))).collect();
+        let marks = rendered.matches('\u{f8f0}').count();
+        if (places.len(), marks) != (roles.len(), roles.len()) || !places.is_sorted() {
+            let why = "it does not write each message once, in their order".into();
+            return Err(Refusal { why, line: None });
+        }
         let (mut rest, mut after, mut pieces) = (rendered.as_str(), Role::Start, vec![]);
-        let mut trimmed = vec![];
+        let mut add = |piece: Piece, at: usize| {
+            let known = pieces.iter().find(|p: &&Piece| p.is_of(piece.after, piece.role));
+            let Some(known) = known else { return Ok(pieces.push(piece)) };
+            match *known == piece {
+                true => Ok(()),
+                false => Err(self.differs(known, &piece, &said, at)),
+            }
+        };
         for (i, &role) in roles.iter().enumerate() {
-            let lost = || {
-                let why = format!("it does not write each message once: one of the {}", name(role));
-                Refusal { why, line: None }
-            };
-            let (before, behind) = rest.split_once(&mark(i)).ok_or_else(lost)?;
-            let kept = (before.strip_suffix(" \n"), behind.strip_prefix("\n "));
-            let (text, trim) = match kept {
-                (Some(text), Some(behind)) => {
-                    rest = behind;
-                    (text, false)
-                }
-                _ => {
-                    rest = behind;
-                    (before, true)
-                }
-            };
-            trimmed.push(trim);
-            add(&mut pieces, Piece { after, role, text: text.into(), trim }, self)?;
-            after = role;
+            let at = rendered.len() - rest.len();
+            let (before, behind) = rest.split_once(&mark(i)).unwrap_or((rest, ""));
+            let kept = before.strip_suffix(" \n").zip(behind.strip_prefix("\n "));
+            let (text, behind) = kept.unwrap_or((before, behind));
+            add(Piece { after, role, text: text.into(), trim: kept.is_none() }, at)?;
+            (rest, after) = (behind, role);
         }
-        if rest.contains('\u{f8f0}') {
-            return Err(Refusal { why: "it writes a message twice".into(), line: None });
+        let at = rendered.len() - rest.len();
+        add(Piece { after, role: Role::Start, text: rest.into(), trim: false }, at)?;
+        let answer = pieces.iter().find(|piece| piece.is_of(after, Role::Assistant));
+        let opens = |answer: &Piece| answer.text.trim_end() == rest.trim_end();
+        match answer.filter(|answer| !opens(answer)) {
+            // White space in front of an answer is the model's to write.
+            None => Ok(pieces),
+            Some(answer) => {
+                let open = Piece { text: rest.into(), ..answer.clone() };
+                Err(self.differs(answer, &open, &said, at))
+            }
         }
-        let trim =
-            pieces.iter().find(|piece| piece.role == Role::Assistant).is_some_and(|p| p.trim);
-        let open = Piece { after, role: Role::Assistant, text: rest.into(), trim };
-        add(&mut pieces, open, self)?;
-        Ok(pieces)
+    }
+
+    /// Two beginnings of turns of the same roles, the second one at a place of what is written.
+    fn differs(&self, one: &Piece, two: &Piece, said: &Conversation, at: usize) -> Refusal {
+        let why = format!(
+            "after the {} the {} begins with {:?} here and {:?} there",
+            name(one.after),
+            name(one.role),
+            one.text,
+            two.text
+        );
+        Refusal { why, line: self.blame(said, at + same_bytes(&one.text, &two.text)) }
     }
 
     /// Renders conversations and compares them with their pieces.
@@ -156,7 +180,7 @@ impl Template<'_> {
             let Some(expected) = join(pieces, &conversation) else { continue };
             let found = self.render(&conversation, true)?;
             if found != expected {
-                let same = found.bytes().zip(expected.bytes()).take_while(|(a, b)| a == b).count();
+                let same = same_bytes(&found, &expected);
                 let roles: Vec<&str> = conversation.iter().map(|(role, _)| name(*role)).collect();
                 let why = format!(
                     "what it writes between messages depends on more than who speaks, in the \
@@ -170,34 +194,17 @@ impl Template<'_> {
     }
 }
 
-/// Adds a piece, which must be the one that is known for these roles.
-fn add(pieces: &mut Vec<Piece>, piece: Piece, template: &Template) -> Result<(), Refusal> {
-    let known = pieces.iter().find(|p| (p.after, p.role) == (piece.after, piece.role));
-    match known {
-        None => pieces.push(piece),
-        Some(known) if *known == piece => {}
-        Some(known) => {
-            let why = format!(
-                "after the {} the {} begins with {:?} here and {:?} there",
-                name(piece.after),
-                name(piece.role),
-                known.text,
-                piece.text
-            );
-            let long = conversations().into_iter().next_back().unwrap_or_default();
-            let line = template.first_difference(pieces, &long);
-            return Err(Refusal { why, line });
-        }
-    }
-    Ok(())
+/// How many bytes two texts have in common at their start.
+fn same_bytes(one: &str, two: &str) -> usize {
+    one.bytes().zip(two.bytes()).take_while(|(a, b)| a == b).count()
 }
 
 /// A conversation as its pieces make it, up to the start of an answer; `None` if a piece is missing.
 fn join(pieces: &[Piece], conversation: &Conversation) -> Option<String> {
     let (mut joined, mut after) = (String::new(), Role::Start);
-    let open = (Role::Assistant, String::new());
+    let open = (Role::Start, String::new());
     for (role, text) in conversation.iter().chain([&open]) {
-        let piece = pieces.iter().find(|p| (p.after, p.role) == (after, *role))?;
+        let piece = pieces.iter().find(|piece| piece.is_of(after, *role))?;
         joined.push_str(&piece.text);
         joined.push_str(if piece.trim { text.trim() } else { text });
         after = *role;

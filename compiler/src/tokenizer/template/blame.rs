@@ -4,7 +4,7 @@
 //! passed before each place. A block that writes it behind a block leaves white space control as it
 //! was.
 
-use super::{Conversation, Piece, Template, join};
+use super::{Conversation, Template};
 
 /// The first of the characters that stand for lines.
 const FIRST: u32 = 0xf_0000;
@@ -28,14 +28,6 @@ impl Template<'_> {
             }
         }
         last
-    }
-
-    /// The line where a conversation leaves its pieces.
-    pub fn first_difference(&self, pieces: &[Piece], conversation: &Conversation) -> Option<usize> {
-        let (found, expected) =
-            (self.render(conversation, true).ok()?, join(pieces, conversation)?);
-        let same = found.bytes().zip(expected.bytes()).take_while(|(a, b)| a == b).count();
-        self.blame(conversation, same)
     }
 }
 
