@@ -10,7 +10,7 @@ use ingot_tests::machine::{A64, Language};
 use ingot_tests::model::{SHIPPED, shipped, smollm2};
 use ingot_tests::text::{Random, fuzzed, long_words, real};
 use ingot_tests::{folder, root, shared, skipped};
-use runtime::errors::E_SIZE;
+use runtime::errors::{E_SIZE, E_TEXT};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use targets::Target;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::{TokenizerImpl, pre_tokenizers::PreTokenizerWrapper};
+use unicode_normalization_alignments::{IsNormalized, is_nfc_quick};
 
 /// Bytes of text that each tokenizer is tried on.
 fn amount() -> usize {
@@ -197,7 +198,27 @@ fn trained_with_the_pre_tokenizer_of_llama_3() {
 #[test]
 fn trained_with_the_pre_tokenizer_of_qwen2() {
     let dir = folder();
-    check("Qwen2", &open(&saved(&trained(QWEN2, 2000), dir.path())), amount() / 4);
+    let mut json = trained(QWEN2, 2000);
+    check("Qwen2", &open(&saved(&json, dir.path())), amount() / 4);
+    // As Qwen2 has it: a text that may not be in NFC is refused, and no other.
+    json["normalizer"] = json!({"type": "NFC"});
+    let tokenizer = open(&saved(&json, dir.path()));
+    let codec = codec(&tokenizer, &Target::native().expect("a machine that is known"));
+    let (mut random, mut refused) = (Random::new(5), 0);
+    for text in (0..2000).map(|i| fuzzed(&tokenizer, &mut random, 1 + i % 50)) {
+        let chars = String::from_utf8_lossy(&text);
+        match codec.encode_into(&text, codec.room(&text)) {
+            Ok(tokens) => assert_eq!(tokens, expected(&tokenizer, &text)),
+            Err(status) => {
+                assert_eq!(status, E_TEXT);
+                assert_ne!(is_nfc_quick(chars.chars()), IsNormalized::Yes, "{chars:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert!((100..1900).contains(&refused), "{refused} of 2000");
+    let hindi = "हिन्दी العَرَبِيَّة naïve 한국어";
+    assert_eq!(codec.encode(hindi.as_bytes()), expected(&tokenizer, hindi.as_bytes()));
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub use cut::Cut;
 pub use merges::Merge;
 pub use sections::{CONTINUES, PLAIN_TEXT, Sections};
 
-use crate::errors::{E_ARG, E_SIZE, E_TOKENIZER, fail_if};
+use crate::errors::{E_ARG, E_SIZE, E_TEXT, E_TOKENIZER, fail_if};
 use cranelift_codegen::ir::types::{I32, I64};
 use targets::emit::Tuning;
 use targets::{Emitter, Func, Kernel, Val};
@@ -71,6 +71,8 @@ pub struct Encoder {
     pub fallback: Option<Box<[u32; 256]>>,
     /// Whether a piece that is a token as a whole is taken without merging.
     pub whole: bool,
+    /// Finds a text's longest beginning that needs no normalisation; none: no text does.
+    pub normal: Option<Cut>,
     /// Cuts, each within the pieces of the one before; none: nothing is cut.
     pub cuts: Vec<Cut>,
     /// Where a space is put before text.
@@ -116,6 +118,7 @@ pub fn buffer_end<'k>(k: &'k Kernel<'k>, tokens: Val<'k>, cap: Val<'k>) -> Val<'
 
 /// The tokens from `tokens` to `done`; leaves the function where they did not fit.
 pub fn count<'k>(k: &'k Kernel<'k>, tokens: Val<'k>, done: Val<'k>) -> Val<'k> {
-    fail_if(k, done.ult(k.i64(word::STUCK + 1)), E_SIZE, I32);
+    fail_if(k, done.is(word::NOT_NORMAL), E_TEXT, I32);
+    fail_if(k, done.ult(k.i64(word::FIRST_ADDRESS)), E_SIZE, I32);
     ((done - tokens) >> 2).truncate(I32)
 }

@@ -9,6 +9,7 @@ use runtime::encode::Cut;
 use runtime::encode::cut::MATCH;
 use std::collections::HashMap;
 use std::ops::Range;
+use unicode_normalization_alignments::{IsNormalized, is_nfc_quick};
 
 /// The look-ahead.
 const LOOK_AHEAD: &str = r"(?!\S)";
@@ -52,6 +53,52 @@ pub fn single(belongs: impl Fn(char) -> bool) -> Result<Cut, String> {
     let ranges = ('\0'..=char::MAX).filter(|&c| belongs(c));
     let ranges = ranges.map(|c| regex_syntax::hir::ClassUnicodeRange::new(c, c));
     from_hir(&Hir::class(Class::Unicode(ClassUnicode::new(ranges))))
+}
+
+/// The automaton whose first piece is the whole text if that is in NFC by the quick check of UAX 15:
+/// no character is one that NFC may change, and marks stand in the order of their classes.
+pub fn nfc() -> Cut {
+    const BAD: u8 = u8::MAX;
+    let mut order: Vec<u8> = (0..ALL).filter_map(char::from_u32).map(combining).collect();
+    order.sort_unstable();
+    order.dedup();
+    let class = |c: u32| match char::from_u32(c) {
+        Some(c) if is_nfc_quick(std::iter::once(c)) == IsNormalized::Yes => {
+            order.partition_point(|&other| other < combining(c)) as u8
+        }
+        Some(_) => BAD,
+        None => 0,
+    };
+    // Classes are the orders, what is bad, the end; states behind the end are the last order.
+    let (bad, columns) = (order.len(), order.len() + 2);
+    let mut states = vec![0; columns];
+    for last in 0..order.len() {
+        let next = |class: usize| match class == 0 || (last <= class && class < bad) {
+            true => ((class + 1) * columns) as u16,
+            false => MATCH,
+        };
+        states.extend((0..columns).map(next));
+    }
+    let all: Vec<u8> = (0..ALL).map(|c| class(c).min(bad as u8)).collect();
+    let starts = (0..ALL).filter(|&c| c == 0 || all[c as usize] != all[c as usize - 1]);
+    let class_of: Vec<(u32, u8)> = starts.map(|c| (c, all[c as usize])).collect();
+    cut(Tables::new(&class_of), states, columns)
+}
+
+/// The canonical combining class.
+fn combining(c: char) -> u8 {
+    unicode_normalization_alignments::char::canonical_combining_class(c)
+}
+
+fn cut(tables: Tables, states: Vec<u16>, columns: usize) -> Cut {
+    Cut {
+        first: tables.first,
+        inner: tables.inner.rows.concat(),
+        last: tables.last.rows.concat(),
+        states,
+        classes: columns as u16,
+        start: columns as u16,
+    }
 }
 
 fn from_hir(hir: &Hir) -> Result<Cut, String> {
@@ -254,15 +301,7 @@ fn automaton(
         }
         at += 1;
     }
-    let tables = Tables::new(class_of);
-    Ok(Cut {
-        first: tables.first,
-        inner: tables.inner.rows.concat(),
-        last: tables.last.rows.concat(),
-        states,
-        classes: columns as u16,
-        start: columns as u16,
-    })
+    Ok(cut(Tables::new(class_of), states, columns))
 }
 
 /// Rows of 64, no two alike.

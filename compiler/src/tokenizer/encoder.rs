@@ -45,6 +45,7 @@ impl Tokenizer {
             merges: self.merges.clone(),
             fallback,
             whole: self.form["model"]["ignore_merges"] == true,
+            normal: self.nfc.then(automaton::nfc),
             cuts,
             prefix: self.prefix_of_normalizer()?.unwrap_or(prefix),
             added: self.added()?,
@@ -101,6 +102,7 @@ impl Tokenizer {
         let prepend = |step: &&Value| step["type"] == "Prepend" && step["prepend"] == "▁";
         match (self.alphabet, steps.as_slice()) {
             (_, []) => Ok(None),
+            (Alphabet::Bytes, [step]) if step["type"] == "NFC" => Ok(None),
             (Alphabet::Text, [step]) if spaces(step) => Ok(Some(Prefix::None)),
             (Alphabet::Text, [first, second]) if prepend(first) && spaces(second) => {
                 Ok(Some(Prefix::Every))

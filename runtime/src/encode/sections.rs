@@ -9,7 +9,7 @@ use super::cut;
 use super::merges::{Origin, analyse};
 use super::trie::Trie;
 use super::utf8::{Utf8, is_low_line};
-use super::word::{self, NO_ROOM, STUCK, push};
+use super::word::{self, FIRST_ADDRESS, NO_ROOM, NOT_NORMAL, STUCK, push};
 use super::{Alphabet, Encoder, Prefix};
 use cranelift_codegen::ir::types::{I32, I64};
 use targets::emit::Tuning;
@@ -25,7 +25,8 @@ pub struct Sections {
     /// `room(text, end) -> i64`: tokens that a buffer always suffices with.
     pub room: Func,
     /// `text(head, head_bytes, text, end, out, out_end, flags) -> address`: the tokens of the bytes
-    /// at `head` and the text behind them to `out`; where they end, or `NO_ROOM`.
+    /// at `head` and the text behind them to `out`; where they end, or `NO_ROOM`,
+    /// or `NOT_NORMAL`.
     pub text: Func,
 }
 
@@ -47,6 +48,7 @@ impl Sections {
 }
 
 fn emit_text(e: &mut Emitter, encoder: &Encoder, utf8: &Utf8, sections: &Func) -> Func {
+    let normal = encoder.normal.as_ref().map(|normal| cut::emit(e, "encode.normal", normal));
     let f = e.declare("encode.text", &[I64, I64, I64, I64, I64, I64, I64], &[I64]);
     e.define(&f, Tuning::Optimised, |k, args| {
         let [head, head_bytes, text, end, out, out_end, flags] = *args else {
@@ -56,6 +58,7 @@ fn emit_text(e: &mut Emitter, encoder: &Encoder, utf8: &Utf8, sections: &Func) -
         if encoder.prefix == Prefix::None {
             let plain = scanned[1].is_not(0) & head_bytes.is(0);
             k.if_(plain, || {
+                check_normal(k, normal.as_ref(), text, end);
                 let done = k.call(sections, &[text, end, out, out_end, flags, k.i64(0)])[0];
                 k.return_if(done.is_not(STUCK), &[done]);
             });
@@ -65,9 +68,19 @@ fn emit_text(e: &mut Emitter, encoder: &Encoder, utf8: &Utf8, sections: &Func) -
         let copy = out_end - bytes;
         k.each(k.i64(0), head_bytes, 1, |i| (copy + i).store_byte(0, (head + i).load_byte(0)));
         k.call(&utf8.repair, &[text, end, copy + head_bytes]);
+        check_normal(k, normal.as_ref(), copy, out_end);
         k.ret(&k.call(sections, &[copy, out_end, out, out_end, flags, k.i64(1)]));
     });
     f
+}
+
+/// Leaves the function unless the first piece of a text is all of it.
+fn check_normal<'k>(k: &'k Kernel<'k>, normal: Option<&Func>, text: Val<'k>, end: Val<'k>) {
+    let Some(normal) = normal else { return };
+    k.if_(text.ult(end), || {
+        let whole = k.call(normal, &[text, end])[0].eq(end);
+        k.return_if(!whole, &[k.i64(NOT_NORMAL)]);
+    });
 }
 
 /// Emits `sections(text, end, out, limit, flags, copied) -> address`: a whole text, which may be
@@ -100,7 +113,7 @@ fn emit_sections(e: &mut Emitter, encoder: &Encoder, section: &Func) -> Option<F
                 }
                 let done = [from.get(), to.get(), out.get(), limit, copied];
                 let done = k.call(section, &done)[0];
-                k.return_if(done.ult(k.i64(STUCK + 1)), &[done]);
+                k.return_if(done.ult(k.i64(FIRST_ADDRESS)), &[done]);
                 out.set(done);
             });
             k.break_if(token.is(-1));
@@ -258,7 +271,7 @@ fn emit_section(e: &mut Emitter, encoder: &Encoder) -> Option<Func> {
             k.if_(done.get().is(0), || {
                 let limit = limit_at(copied, limit, text);
                 let tokens = k.call(&word, &[start.get(), end, out.get(), limit])[0];
-                k.return_if(tokens.ult(k.i64(STUCK + 1)), &[tokens]);
+                k.return_if(tokens.ult(k.i64(FIRST_ADDRESS)), &[tokens]);
                 out.set(tokens);
             });
         });
