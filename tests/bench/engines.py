@@ -1,8 +1,8 @@
 """The engines of the comparison: the command that measures one figure, and where it says it."""
 
 import json
-import os
 import pathlib
+import shlex
 import subprocess
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
@@ -141,12 +141,11 @@ ENGINES = {
 }
 
 
-def run(command, under=()):
-    """What a command writes; under a prefix such as `taskset -c 0`."""
+def run(command, under=(), errors=False):
+    """What a command writes, with `errors` to standard error too; `under` is put before it."""
     words = [*under, *map(str, command)]
-    # More OpenMP threads than asked for would share the same cores.
-    done = subprocess.run(words, capture_output=True, text=True, env=os.environ)
+    done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RuntimeError(f"{' '.join(words)}: exit status {done.returncode}: {last}")
-    return done.stdout
+        raise RuntimeError(f"{shlex.join(words)}: exit status {done.returncode}: {last}")
+    return done.stdout + (done.stderr if errors else "")
