@@ -48,8 +48,8 @@ impl<'a> Laboratory<'a> {
 
     /// The weights of a module whose history needs statistics, rounded.
     pub fn round(&self, module: &Module) -> Result<Rounded, Error> {
-        let Round::Gptq(gptq) = self.round else { return Ok(Rounded::new()) };
-        let how = How { gptq, target: &self.target, threads: self.threads };
+        let Round::Gptq { gptq, fine } = self.round else { return Ok(Rounded::new()) };
+        let how = How { gptq, target: &self.target, threads: self.threads, fine };
         let rounded = round_all(module, self.blobs, &self.windows, how);
         rounded.map_err(|e| observe_error(e, &self.path))
     }
