@@ -17,6 +17,7 @@ pub mod options;
 pub mod output;
 pub mod pipeline;
 pub mod pool;
+pub mod predict;
 pub mod progress;
 pub mod reference;
 pub mod run;

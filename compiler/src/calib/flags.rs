@@ -3,6 +3,7 @@
 use clap::Args;
 use ir::Rounding;
 use passes::round::Gptq;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -12,9 +13,9 @@ const CALIBRATION: &str = "Calibration and rounding";
 /// Flags of everything that looks at activations.
 #[derive(Args, Clone, Debug)]
 pub struct CalibFlags {
-    /// Text to calibrate with
-    #[arg(help_heading = CALIBRATION, long, value_name = "FILE")]
-    pub calib: Option<PathBuf>,
+    /// Text to calibrate with: a file, or self for text that the model writes (seeded by --seed)
+    #[arg(help_heading = CALIBRATION, long, value_name = "FILE|self")]
+    pub calib: Option<Calib>,
     /// Tokens of it to use
     #[arg(
         help_heading = CALIBRATION, long, value_name = "N", default_value_t = 16384,
@@ -25,6 +26,23 @@ pub struct CalibFlags {
     /// takes act-order, cover, fine, damp=X, sweeps=N, correct=X after commas
     #[arg(help_heading = CALIBRATION, long, value_name = "HOW", default_value = "auto")]
     pub round: Round,
+}
+
+/// What to calibrate with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Calib {
+    /// Text that the model writes.
+    Own,
+    /// A file.
+    Text(PathBuf),
+}
+
+impl FromStr for Calib {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Calib, Infallible> {
+        Ok(if text == "self" { Calib::Own } else { Calib::Text(text.into()) })
+    }
 }
 
 /// How weights of integers are rounded.
