@@ -258,6 +258,12 @@ impl Writer<'_> {
                 self.meet(s, Cut::Other, &reads, &writes);
                 return self.linear(s, linear, result, Some(residual));
             }
+            Step::Quantised { inst, quant } => {
+                let whole_rows = self.graph.insts[inst].op != Op::SiluMul;
+                let cut = if whole_rows { Cut::Rows } else { Cut::Other };
+                self.meet(s, cut, &reads, &writes);
+                return self.quantised(s, inst, quant);
+            }
             Step::Inst(i) => i,
         };
         let inst = &self.graph.insts[index];
@@ -384,6 +390,36 @@ impl Writer<'_> {
                 k.call(&self.kernels.hadamard[size], &[x, y, blocks, rows, k.i64(stride)]);
             }
             _ => unreachable!("row_wise serves embed, rms_norm, quant_rows and hadamard"),
+        }
+    }
+
+    /// `rms_norm` or `silu_mul` together with the `quant_rows` that takes its result.
+    fn quantised(&self, s: &Scope, index: usize, quant: usize) {
+        let (inst, result) = (&self.graph.insts[index], self.graph.insts[quant].result);
+        let (k, x) = (s.k, self.operand(index, 0));
+        let Op::QuantRows { group } = self.graph.insts[quant].op else {
+            unreachable!("the plan names a quant_rows")
+        };
+        let group = u64::from(group);
+        let (x_stride, y_stride) = (self.stride(x), self.stride(result));
+        let (x_at, y_at) = (self.at(s, x), self.at(s, result));
+        let strides = [k.i64(x_stride), k.i64(y_stride)];
+        if let Op::RmsNorm { eps, group: whole } = &inst.op {
+            let types: Vec<Type> =
+                inst.args.iter().map(|a| self.graph.arg_type(self.inputs.module, *a)).collect();
+            let shape = rms_norm_shape(*eps, *whole, &types);
+            let mut made = self.kernels.rms_norm_quant.iter();
+            let made = made.find(|(known, g, _)| (*known, *g) == (shape, group));
+            let gain = self.optional_weight(s, inst.args.get(1));
+            let (first, end) = share(s.record, s.rows);
+            let (x, y) = (x_at + first * x_stride, y_at + first * y_stride);
+            let args = [x, y, gain, end - first, strides[0], strides[1]];
+            k.call(&made.expect("kernels were collected").2, &args);
+        } else {
+            let up = self.at(s, self.operand(index, 1));
+            let (first, end) = share(s.record, k.i64((self.width(x) / group) as i64));
+            let args = [x_at, up, y_at, s.rows, strides[0], strides[1], first, end];
+            k.call(&self.kernels.silu_mul_quant[&group], &args);
         }
     }
 
