@@ -6,6 +6,7 @@ mod kept;
 mod lab;
 pub mod observe;
 mod own;
+mod probe;
 pub mod sequential;
 mod text;
 

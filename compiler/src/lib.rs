@@ -19,6 +19,7 @@ pub mod pipeline;
 pub mod pool;
 pub mod predict;
 pub mod progress;
+pub mod recipe;
 pub mod reference;
 pub mod run;
 pub mod session;

@@ -2,7 +2,7 @@
 
 use crate::session::{StartError, Status};
 use crate::watch::Watchers;
-use ir::{Blobs, Module};
+use ir::{BlobError, Blobs, Module};
 use passes::stats::Site;
 use rayon::prelude::*;
 use targets::Target;
@@ -19,6 +19,9 @@ pub enum PredictError {
     /// It refused a window.
     #[error(transparent)]
     Refused(#[from] Status),
+    /// A weight cannot be read.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
 }
 
 /// Where a module's logits are.

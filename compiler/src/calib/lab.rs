@@ -3,6 +3,7 @@
 use super::cache::{Cache, hash};
 use super::observe::{ObserveError, observe};
 use super::own::{self, WriteError};
+use super::probe::probe;
 use super::sequential::{How, Rounded, round_all};
 use super::{Calib, Round, kept, text};
 use crate::Error;
@@ -12,7 +13,7 @@ use crate::options::ModelFlags;
 use crate::predict::{Kept, mean_divergence, predictions};
 use crate::run::need_tokenizer;
 use crate::tokenizer::Tokenizer;
-use ir::{BlobError, Blobs, Module, Rounding, Source, Step, Weight};
+use ir::{BlobError, Blobs, Module, Rounding, Source, Step, Tensor, Weight, WeightId};
 use passes::PassError;
 use passes::stats::{Lab, Site, Stats, float_view};
 use std::path::{Path, PathBuf};
@@ -130,6 +131,32 @@ impl Lab for Laboratory<'_> {
             }
         };
         Ok(mean_divergence(reference, &predict(module)?, module.meta.vocab as usize))
+    }
+
+    fn probe(
+        &self,
+        module: &Module,
+        weights: &[WeightId],
+        replaced: &dyn Fn(WeightId) -> Result<Tensor, BlobError>,
+    ) -> Result<Vec<f64>, PassError> {
+        let windows = &self.windows[..self.windows.len().min(COMPARED)];
+        probe(module, self.blobs, &self.target, windows, self.threads, weights, replaced)
+            .map_err(|e| PassError { pass: "calibration", why: e.to_string() })
+    }
+
+    fn remember(
+        &self,
+        kind: &str,
+        key: &str,
+        make: &mut dyn FnMut() -> Result<Vec<u8>, PassError>,
+    ) -> Result<Vec<u8>, PassError> {
+        let key = hash(format!("{:x} {:?} {key}", self.model, self.windows).as_bytes());
+        if let Some(kept) = self.cache.load(kind, key) {
+            return Ok(kept);
+        }
+        let found = make()?;
+        self.cache.store(kind, key, &found);
+        Ok(found)
     }
 
     fn blobs(&self) -> &dyn Blobs {
