@@ -11,9 +11,11 @@ use crate::Error;
 use crate::model::{Model, prepare};
 use crate::options::ModelFlags;
 use crate::progress;
+use crate::recipe;
 use crate::text::Known;
 use clap::{Args, ValueEnum};
 use memmap2::{Mmap, UncheckedAdvice};
+use passes::select::Recipe;
 use runtime::header::{HeaderFacts, check_name, header};
 use runtime::{Library, Options};
 use std::fs::{self, File};
@@ -67,6 +69,8 @@ pub enum Emit {
     Weights,
     /// NAME.ingot, the IR after all passes
     Ir,
+    /// NAME.recipe.toml, the format of every matrix, for --recipe
+    Recipe,
     /// NAME.clif, Cranelift's IR of every function
     Clif,
     /// NAME.s, machine code as text
@@ -379,6 +383,10 @@ fn write_texts(
             Emit::Ir => {
                 let text = model.module.to_string();
                 files.add(&format!("{name}.ingot"), |to| to.write_all(text.as_bytes()))?;
+            }
+            Emit::Recipe => {
+                let text = recipe::write(&Recipe::resolved(&model.module));
+                files.add(&format!("{name}.recipe.toml"), |to| to.write_all(text.as_bytes()))?;
             }
             Emit::Clif => files.add(&format!("{name}.clif"), |to| {
                 let clif = library.listings.iter().filter(|l| !l.clif.is_empty());

@@ -1,11 +1,15 @@
 //! Calibration: what the activations of a model look like on a text, and what that is good for.
 
+pub mod cache;
 mod flags;
+mod kept;
 mod lab;
 pub mod observe;
+mod own;
+mod probe;
 pub mod sequential;
 mod text;
 
-pub use flags::{CalibFlags, Round};
+pub use flags::{Calib, CalibFlags, Round};
 pub use lab::Laboratory;
 pub use sequential::Rounded;

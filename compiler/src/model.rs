@@ -30,7 +30,7 @@ pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
     let (mut module, mut blobs, tokenizer) = open(flags)?;
     set_context(&mut module, flags)?;
     check_chunk(flags)?;
-    let mut context = flags.context();
+    let mut context = flags.context()?;
     flags.transforms.apply(&mut context, Some(&mut blobs))?;
     let lab = Laboratory::new(flags, &module, &blobs, &tokenizer)?;
     context.blobs = Some(&blobs);

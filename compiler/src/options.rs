@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::calib::CalibFlags;
+use crate::recipe::{self, BudgetFlag};
 use crate::transforms::TransformFlags;
 use clap::{Args, ValueEnum};
 use ir::{DType, IntFormat};
@@ -11,6 +12,8 @@ use targets::Target;
 /// Headings of `--help`.
 const MODEL: &str = "Model and code";
 const DUMP: &str = "Passes";
+/// Group in which rows are quantised that meet matrices with one group a row.
+const ACTIVATION_GROUP: u32 = 64;
 
 /// Flags that shape the model and its code.
 #[derive(Args, Clone, Debug)]
@@ -23,6 +26,13 @@ pub struct ModelFlags {
     /// Storage format of the weights [default: f16; as it stands in IR text]
     #[arg(help_heading = MODEL, long, value_enum)]
     pub quant: Option<Quant>,
+    /// Formats of weights by name, a TOML file; the others are as --quant says
+    #[arg(help_heading = MODEL, long, value_name = "FILE")]
+    pub recipe: Option<PathBuf>,
+    /// Choose formats so that all weights take at most size=BYTES (80M) or bpw=BITS each; needs
+    /// --calib
+    #[arg(help_heading = MODEL, long, value_name = "size=N|bpw=X", requires = "calib")]
+    pub budget: Option<BudgetFlag>,
     /// Storage format of the KV cache [default: f16; as it stands in IR text]
     #[arg(help_heading = MODEL, long, value_enum)]
     pub kv: Option<Kv>,
@@ -153,13 +163,29 @@ pub fn context(quant: Option<Quant>, kv: Option<Kv>) -> passes::Context<'static>
 }
 
 impl ModelFlags {
-    /// What the pipeline is asked for; a checkpoint becomes f16 unless the user says otherwise.
-    pub fn context(&self) -> passes::Context<'static> {
-        let (quant, kv) = match self.is_text() {
+    /// What the pipeline is asked for.
+    pub fn context(&self) -> Result<passes::Context<'static>, Error> {
+        let (quant, kv) = self.asked();
+        let mut context = passes::Context {
+            round: self.calib.rounding(),
+            budget: self.budget.map(|budget| budget.0),
+            ..context(quant, kv)
+        };
+        if let Some(path) = &self.recipe {
+            context.recipe = recipe::read(path)?;
+        }
+        if context.budget.is_some() || self.recipe.is_some() {
+            context.activation_group.get_or_insert(ACTIVATION_GROUP);
+        }
+        Ok(context)
+    }
+
+    /// Formats of weights and cache: a checkpoint's are f16 unless the user says otherwise.
+    fn asked(&self) -> (Option<Quant>, Option<Kv>) {
+        match self.is_text() {
             true => (self.quant, self.kv),
             false => (self.quant.or(Some(Quant::F16)), self.kv.or(Some(Kv::F16))),
-        };
-        passes::Context { round: self.calib.rounding(), ..context(quant, kv) }
+        }
     }
 
     /// Whether the model is IR text.
@@ -170,8 +196,11 @@ impl ModelFlags {
     /// Formats of weights and cache, in words.
     pub fn formats(&self) -> [String; 2] {
         let name = |dtype: Option<DType>| dtype.map_or("as written".into(), |d| d.to_string());
-        let context = self.context();
-        [name(context.weights), name(context.cache)]
+        let weights = match (&self.recipe, self.budget) {
+            (None, None) => name(self.asked().0.map(Quant::dtype)),
+            _ => "mixed".into(),
+        };
+        [weights, name(self.asked().1.map(Kv::dtype))]
     }
 
     /// The `-C` options, read.

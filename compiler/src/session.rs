@@ -2,7 +2,7 @@
 //! interface, with memory and threads as a host program would give them.
 
 use crate::pool::{Pool, Task, parallel};
-use ir::{Blobs, Module};
+use ir::{Blobs, Module, WeightId};
 use memmap2::MmapMut;
 use runtime::chat::Role;
 use runtime::{Library, Options, Text};
@@ -188,6 +188,19 @@ impl Session {
     pub fn repack(&mut self, module: &Module, blobs: &dyn Blobs) -> Result<(), StartError> {
         let mut sink = Cursor::new(self.weights.bytes_mut());
         Ok(self.library.weights.write(module, blobs, &mut sink, &|_| {})?)
+    }
+
+    /// Packs other numbers of one weight into its place.
+    pub fn repack_one(
+        &mut self,
+        module: &Module,
+        id: WeightId,
+        blobs: &dyn Blobs,
+    ) -> Result<(), StartError> {
+        let layout = &self.library.weights;
+        let start = layout.offset(id) as usize;
+        let mut sink = Cursor::new(&mut self.weights.bytes_mut()[start..]);
+        Ok(layout.write_one(module, id, blobs, &mut sink)?)
     }
 
     fn env(&self) -> Env {

@@ -1,7 +1,7 @@
 //! Rows of chosen values while a model runs in this process.
 
 use crate::session::{Session, StartError, Status};
-use ir::{Blobs, Module};
+use ir::{Blobs, Module, WeightId};
 use passes::stats::Site;
 use runtime::Options;
 use std::collections::BTreeMap;
@@ -77,7 +77,17 @@ impl Watchers {
 
     /// Packs other numbers into the same places.
     pub fn repack(&mut self, module: &Module, blobs: &dyn Blobs) -> Result<(), StartError> {
-        self.all.iter_mut().try_for_each(|watched| watched.repack(module, blobs))
+        self.all.iter_mut().try_for_each(|watched| watched.session.repack(module, blobs))
+    }
+
+    /// Packs other numbers of one weight into its place.
+    pub fn repack_one(
+        &mut self,
+        module: &Module,
+        id: WeightId,
+        blobs: &dyn Blobs,
+    ) -> Result<(), StartError> {
+        self.all.iter_mut().try_for_each(|watched| watched.session.repack_one(module, id, blobs))
     }
 }
 
@@ -150,11 +160,6 @@ impl Watched {
     /// A new conversation.
     pub fn reset(&mut self) -> Result<(), Status> {
         self.session.reset()
-    }
-
-    /// Packs other numbers into the same places.
-    pub fn repack(&mut self, module: &Module, blobs: &dyn Blobs) -> Result<(), StartError> {
-        self.session.repack(module, blobs)
     }
 }
 

@@ -1,8 +1,9 @@
 //! `activations`: rows are quantised where they meet matrices of integers.
 //!
 //! # What
-//! Before every `linear` whose matrix holds integers, a `quant_rows` of its input, once for all that
-//! read the same value. Without a group in the context (weight-only formats) nothing is inserted.
+//! Before every `linear` whose matrix holds integers, a `quant_rows` of its input in the groups of the
+//! matrix, or in those of the context where it has one group a row; once for all that read the same
+//! value in the same groups. Without a group in the context (weight-only formats) nothing is inserted.
 //!
 //! # Why it is exact (or how far off)
 //! It is not: each group of a row is rounded to 8 bits, a relative error of at most 2⁻⁸ of the
@@ -29,20 +30,20 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
 }
 
 fn quantise(module: &Module, graph: &mut Graph, group: u32) -> Result<(), PassError> {
-    let mut made: HashMap<ValueId, ValueId> = HashMap::new();
+    let mut made: HashMap<(ValueId, u32), ValueId> = HashMap::new();
     let mut insts = vec![];
-    for mut inst in std::mem::take(&mut graph.insts) {
-        if let (Op::Linear, [Arg::Value(x), matrix, ..]) = (&inst.op, &inst.args[..])
-            && let Some((DType::Int(_), _)) = graph.arg_type(module, *matrix).as_weight()
-        {
-            let x = *x;
-            let quantised = match made.get(&x) {
+    let all = std::mem::take(&mut graph.insts);
+    for mut inst in all.clone() {
+        if let Some((x, own)) = meets_integers(module, graph, &inst) {
+            let group =
+                if own == 0 { beside(module, graph, &all, x).unwrap_or(group) } else { own };
+            let quantised = match made.get(&(x, group)) {
                 Some(quantised) => *quantised,
                 None => {
                     let result = value(graph, x, group)?;
                     let op = Op::QuantRows { group };
                     insts.push(Inst { result, op, args: vec![x.into()] });
-                    made.insert(x, result);
+                    made.insert((x, group), result);
                     result
                 }
             };
@@ -53,6 +54,21 @@ fn quantise(module: &Module, graph: &mut Graph, group: u32) -> Result<(), PassEr
     graph.insts = insts;
     renumber(graph);
     Ok(())
+}
+
+/// The rows of a `linear` whose matrix holds integers, and the group of these, 0 for a whole row.
+fn meets_integers(module: &Module, graph: &Graph, inst: &Inst) -> Option<(ValueId, u32)> {
+    let (Op::Linear, [Arg::Value(x), matrix, ..]) = (&inst.op, &inst.args[..]) else { return None };
+    match graph.arg_type(module, *matrix).as_weight() {
+        Some((DType::Int(format), _)) => Some((*x, format.group)),
+        _ => None,
+    }
+}
+
+/// The smallest group of another matrix that reads the same rows: then they are quantised once.
+fn beside(module: &Module, graph: &Graph, insts: &[Inst], x: ValueId) -> Option<u32> {
+    let readers = insts.iter().filter_map(|inst| meets_integers(module, graph, inst));
+    readers.filter(|&(value, group)| value == x && group != 0).map(|(_, group)| group).min()
 }
 
 /// The value that `quant_rows` of `x` defines.
@@ -70,6 +86,9 @@ fn value(graph: &mut Graph, x: ValueId, group: u32) -> Result<ValueId, PassError
     }
     let dims = vec![Dim::Tokens, Dim::Const(width)];
     let ty = Type::Tensor { dtype: DType::Int(format), dims };
-    graph.values.push(Value { name: format!("{name}q"), ty });
+    let taken = |name: &str| graph.values.iter().any(|value| value.name == name);
+    let plain = format!("{name}q");
+    let name = if taken(&plain) { format!("{plain}{group}") } else { plain };
+    graph.values.push(Value { name, ty });
     Ok(ValueId(graph.values.len() as u32 - 1))
 }

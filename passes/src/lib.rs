@@ -23,6 +23,7 @@ pub mod stats;
 use factors::Smoothing;
 use ir::{Blobs, DType, Module, Rounding, verify};
 use rotate::Rotations;
+use select::{Budget, Recipe};
 use stats::Lab;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -34,6 +35,10 @@ pub struct Context<'a> {
     pub weights: Option<DType>,
     /// How matrices become integers; `None` is the search that `cast` does.
     pub round: Option<Rounding>,
+    /// Formats by name, before those above.
+    pub recipe: Recipe,
+    /// What all weights may take together.
+    pub budget: Option<Budget>,
     /// Group in which rows are quantised where they meet integers; `None` leaves them in f32.
     pub activation_group: Option<u32>,
     /// Storage format of the KV cache; `None` leaves it as it is.
@@ -125,7 +130,10 @@ pub const PASSES: &[Pass] = &[
         name: "select",
         what: "choose the storage format of every matrix",
         exact: false,
-        wanted: |context| context.weights.is_some(),
+        wanted: |context| {
+            let asked = context.budget.is_some() || !context.recipe.rules.is_empty();
+            asked || context.weights.is_some()
+        },
         run: select::run,
     },
     Pass {

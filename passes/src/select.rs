@@ -1,7 +1,8 @@
 //! `select`: the storage format of every matrix.
 //!
 //! # What
-//! Every weight of two dimensions is stored as `Context::weights`; vectors (gains, biases) stay f32:
+//! Every weight of two dimensions is stored as the recipe says, or else as a budget chose, or else as
+//! `Context::weights`; vectors (gains, biases) stay f32:
 //! they are a thousandth of the bytes and enter every token. A matrix that a pass made (`rotate`, before a
 //! tied head) keeps 8 bits at least.
 //!
@@ -10,38 +11,126 @@
 //! per element. Arithmetic stays in f32. Integers round each group by itself: of several scales the
 //! one with the least squared error.
 //!
+//! Under a budget each matrix has the format that loses least for its bytes: losses are those of
+//! `sensitivity`, choices those of `budget`. A graph that calls bind different formats to becomes one
+//! for each combination.
+//!
 //! # Requires
-//! A group that divides every row. An element beyond the range of f16 is refused when the weight is
+//! A group that divides every row; for a budget, calibration. An element beyond the range of f16 is refused when the weight is
 //! written.
 //!
 //! # Paper
 //! IEEE 754-2008 (binary16); bfloat16 as in arXiv 1905.12322.
 
+mod budget;
+mod recipe;
+pub mod sensitivity;
+mod specialise;
+
+pub use budget::{Choice, choose};
+pub use recipe::Recipe;
+pub use specialise::specialise;
+
 use crate::{Context, PassError};
 use ir::uses::read_by_graphs;
-use ir::{DType, Graph, IntFormat, Module, Op, Rounding, Source, Step, Type, Weight};
+use ir::{DType, Graph, IntFormat, Module, Op, Rounding, Source, Step, Weight};
+
+const PASS: &str = "select";
 
 /// Runs the pass.
 pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, PassError> {
-    let Some(dtype) = context.weights else { return Ok(vec![]) };
     let quantised =
         |graph: &Graph| graph.insts.iter().any(|i| matches!(i.op, Op::QuantRows { .. }));
     if module.graphs.iter().any(quantised) {
         let why = "rows are quantised already; start from the IR before `activations`".into();
-        return Err(PassError { pass: "select", why });
+        return Err(PassError { pass: PASS, why });
     }
+    if let Some(pattern) = context.recipe.unmatched(module) {
+        let why = format!("the recipe's `{pattern}` is the name of no matrix");
+        return Err(PassError { pass: PASS, why });
+    }
+    let (budgeted, log) = match context.budget {
+        Some(budget) => within(module, context, budget)?,
+        None => (Recipe::default(), vec![]),
+    };
     let read = read_by_graphs(module);
     for (weight, _) in module.weights.iter_mut().zip(read).filter(|(_, read)| *read) {
-        if weight.dims.len() == 2 {
-            select_weight(weight, at_least_8_bits(&weight.source, dtype), context.round)?;
+        let pinned = context.recipe.format(&weight.name);
+        let floor = context.weights.map(|dtype| at_least_8_bits(&weight.source, dtype));
+        let dtype = pinned.or_else(|| budgeted.format(&weight.name)).or(floor);
+        if let (2, Some(dtype)) = (weight.dims.len(), dtype) {
+            select_weight(weight, dtype, context.round)?;
         }
     }
-    for graph in &mut module.graphs {
-        for formal in &mut graph.weights {
-            select_formal(&mut formal.ty, dtype);
+    specialise(module);
+    Ok(log)
+}
+
+/// Bytes that all matrices of a module may have together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Budget {
+    /// Bytes of everything that is stored.
+    Bytes(u64),
+    /// Bits by parameter.
+    Bits(f64),
+}
+
+/// Formats within a budget; a table of what was chosen.
+fn within(
+    module: &Module,
+    context: &Context<'_>,
+    budget: Budget,
+) -> Result<(Recipe, Vec<String>), PassError> {
+    let Some(lab) = context.lab else {
+        let why = "a budget is spent by what activations say: a calibration text is needed".into();
+        return Err(PassError { pass: PASS, why });
+    };
+    let mut rows = sensitivity::table(module, lab)?;
+    for row in &mut rows {
+        if let Some(pinned) = context.recipe.format(&module.weight(row.weight).name) {
+            let cost = sensitivity::bytes(&module.weight(row.weight).dims, pinned);
+            row.choices = vec![(pinned, Choice { cost, loss: 0.0 })];
         }
     }
-    Ok(vec![])
+    let read = read_by_graphs(module);
+    let stored = || module.weights.iter().zip(&read).filter(|(_, read)| **read).map(|(w, _)| w);
+    let limit = match budget {
+        Budget::Bytes(bytes) => bytes,
+        Budget::Bits(bits) => {
+            (bits / 8.0 * stored().map(Weight::elements).sum::<u64>() as f64) as u64
+        }
+    };
+    // What is not in the table is stored all the same: vectors, matrices that passes made.
+    let listed: Vec<&str> = rows.iter().map(|r| module.weight(r.weight).name.as_str()).collect();
+    let rest: u64 = stored()
+        .filter(|w| !listed.contains(&w.name.as_str()))
+        .map(|w| sensitivity::bytes(&w.dims, DType::F32))
+        .sum();
+    let choices: Vec<Vec<Choice>> =
+        rows.iter().map(|row| row.choices.iter().map(|(_, choice)| *choice).collect()).collect();
+    let Some(chosen) = choose(&choices, limit.saturating_sub(rest)) else {
+        let least: u64 =
+            choices.iter().filter_map(|row| row.iter().map(|c| c.cost).min()).sum::<u64>() + rest;
+        let why = format!("a budget of {limit} bytes: no formats need less than {least}");
+        return Err(PassError { pass: PASS, why });
+    };
+    let mut recipe = Recipe::default();
+    let mut log = vec![];
+    for (row, &at) in rows.iter().zip(&chosen) {
+        let (dtype, choice) = row.choices[at];
+        let name = &module.weight(row.weight).name;
+        log.push(format!(
+            "${name:<12} {dtype:<6} {:>10} bytes  loss {:.6}",
+            choice.cost, choice.loss
+        ));
+        recipe.rules.push((name.clone(), dtype));
+    }
+    let (bytes, loss) = chosen
+        .iter()
+        .zip(&choices)
+        .fold((rest, 0.0), |(b, l), (&i, c)| (b + c[i].cost, l + c[i].loss));
+    log.push(format!("{bytes} of {limit} bytes, predicted loss {loss:.6} nats"));
+    Ok((recipe, log))
 }
 
 /// A matrix that a pass made is small and stands between two that are quantised: it keeps 8 bits.
@@ -70,7 +159,7 @@ fn select_weight(
             weight.name,
             ir::weights::label(weight)
         );
-        return Err(PassError { pass: "select", why });
+        return Err(PassError { pass: PASS, why });
     }
     if let Some(Step::Cast(_) | Step::Round { .. }) = weight.via.last() {
         weight.via.pop();
@@ -84,12 +173,4 @@ fn select_weight(
         });
     }
     Ok(())
-}
-
-fn select_formal(ty: &mut Type, to: DType) {
-    if let Type::Tensor { dtype, dims } = ty
-        && dims.len() == 2
-    {
-        *dtype = to;
-    }
 }

@@ -10,7 +10,7 @@ pub use moments::{Accumulator, Moments, outer};
 pub use sites::{Activation, activations, float_view, inputs_of, sites};
 
 use crate::PassError;
-use ir::{Blobs, GraphId, Module, ValueId};
+use ir::{BlobError, Blobs, GraphId, Module, Tensor, ValueId, WeightId};
 use std::collections::BTreeMap;
 
 /// A place where rows can be watched: a value of a graph, in one activation of that graph.
@@ -49,6 +49,30 @@ pub trait Lab {
     /// Mean Kullback-Leibler divergence in nats of the module, emitted and rounded as it says, from
     /// the model in f32, over calibration windows.
     fn divergence(&self, module: &Module) -> Result<f64, PassError>;
+
+    /// Mean divergence of the model in f32 from itself with one weight replaced, for each of
+    /// `weights`; `replaced` gives the numbers to put there.
+    fn probe(
+        &self,
+        module: &Module,
+        weights: &[WeightId],
+        replaced: &dyn Fn(WeightId) -> Result<Tensor, BlobError>,
+    ) -> Result<Vec<f64>, PassError> {
+        let _ = (module, replaced);
+        Ok(vec![1.0; weights.len()])
+    }
+
+    /// What `make` found before for the same `key`, model and text, if it was kept; else what it
+    /// finds now.
+    fn remember(
+        &self,
+        kind: &str,
+        key: &str,
+        make: &mut dyn FnMut() -> Result<Vec<u8>, PassError>,
+    ) -> Result<Vec<u8>, PassError> {
+        let _ = (kind, key);
+        make()
+    }
 
     /// Where the checkpoint's tensors are.
     fn blobs(&self) -> &dyn Blobs;

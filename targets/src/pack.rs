@@ -118,6 +118,17 @@ impl WeightLayout {
         header
     }
 
+    /// Writes the bytes of one weight, which begin at its offset.
+    pub fn write_one(
+        &self,
+        module: &Module,
+        id: WeightId,
+        blobs: &dyn Blobs,
+        sink: &mut dyn Write,
+    ) -> Result<(), PackError> {
+        write_weight(module, id, blobs, self.arch, sink).map(|_| ())
+    }
+
     /// Writes the blob, one tensor in memory at a time; `progress` hears the bytes written so far.
     pub fn write(
         &self,

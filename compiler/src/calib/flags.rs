@@ -3,6 +3,7 @@
 use clap::Args;
 use ir::Rounding;
 use passes::round::Gptq;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -12,9 +13,9 @@ const CALIBRATION: &str = "Calibration and rounding";
 /// Flags of everything that looks at activations.
 #[derive(Args, Clone, Debug)]
 pub struct CalibFlags {
-    /// Text to calibrate with
-    #[arg(help_heading = CALIBRATION, long, value_name = "FILE")]
-    pub calib: Option<PathBuf>,
+    /// Text to calibrate with: a file, or self for text that the model writes (seeded by --seed)
+    #[arg(help_heading = CALIBRATION, long, value_name = "FILE|self")]
+    pub calib: Option<Calib>,
     /// Tokens of it to use
     #[arg(
         help_heading = CALIBRATION, long, value_name = "N", default_value_t = 16384,
@@ -22,9 +23,26 @@ pub struct CalibFlags {
     )]
     pub calib_tokens: u64,
     /// How weights of integers are rounded: auto, nearest, mse, or gptq, which needs --calib and
-    /// takes act-order, cover, damp=X, sweeps=N, correct=X after commas
+    /// takes act-order, cover, fine, damp=X, sweeps=N, correct=X after commas
     #[arg(help_heading = CALIBRATION, long, value_name = "HOW", default_value = "auto")]
     pub round: Round,
+}
+
+/// What to calibrate with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Calib {
+    /// Text that the model writes.
+    Own,
+    /// A file.
+    Text(PathBuf),
+}
+
+impl FromStr for Calib {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Calib, Infallible> {
+        Ok(if text == "self" { Calib::Own } else { Calib::Text(text.into()) })
+    }
 }
 
 /// How weights of integers are rounded.
@@ -37,7 +55,12 @@ pub enum Round {
     /// The scale of least squared error.
     Mse,
     /// By the activations.
-    Gptq(Gptq),
+    Gptq {
+        /// How each matrix is rounded.
+        gptq: Gptq,
+        /// Whether rows are looked at again within a layer.
+        fine: bool,
+    },
 }
 
 impl FromStr for Round {
@@ -52,19 +75,21 @@ impl FromStr for Round {
             Some("gptq") => Gptq::default(),
             _ => return Err("expected auto, nearest, mse or gptq".into()),
         };
+        let mut fine = false;
         for part in parts {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             let number = || value.parse().map_err(|_| format!("`{part}`: expected {key}=NUMBER"));
             match key {
                 "act-order" => gptq.act_order = true,
                 "cover" => gptq.clip = false,
+                "fine" => fine = true,
                 "damp" => gptq.damp = number()?,
                 "sweeps" => gptq.sweeps = number()? as u32,
                 "correct" => gptq.correct = Some(number()?),
                 _ => return Err(format!("gptq has no `{key}`")),
             }
         }
-        Ok(Round::Gptq(gptq))
+        Ok(Round::Gptq { gptq, fine })
     }
 }
 
@@ -76,7 +101,9 @@ impl CalibFlags {
     /// How to round, `auto` decided.
     pub fn round(&self) -> Round {
         match self.round {
-            Round::Auto if self.calib.is_some() => Round::Gptq(Gptq::default()),
+            Round::Auto if self.calib.is_some() => {
+                Round::Gptq { gptq: Gptq::default(), fine: false }
+            }
             Round::Auto => Round::Mse,
             asked => asked,
         }
@@ -86,7 +113,7 @@ impl CalibFlags {
     pub fn rounding(&self) -> Option<Rounding> {
         match self.round() {
             Round::Nearest => Some(Rounding::Nearest),
-            Round::Gptq(_) => Some(Rounding::Gptq),
+            Round::Gptq { .. } => Some(Rounding::Gptq),
             Round::Auto | Round::Mse => None,
         }
     }

@@ -26,6 +26,8 @@ pub struct How<'a> {
     pub target: &'a Target,
     /// Threads to use.
     pub threads: u32,
+    /// Whether rows are looked at again after every few matrices, not once a layer.
+    pub fine: bool,
 }
 
 /// Prefix of blobs that are rounded already.
@@ -73,7 +75,8 @@ pub fn round_all(
 
 /// What flows from one segment to the next: rows of the model in floats, and of the rounded one.
 struct Flow {
-    float: Tensor,
+    /// If they are needed.
+    float: Option<Tensor>,
     rounded: Tensor,
 }
 
@@ -98,17 +101,21 @@ impl Work<'_> {
         let mut sites: Vec<Site> =
             stages.iter().flat_map(|stage| inputs_of(&segment, stage[0])).collect();
         sites.push(output);
-        let float_rows = flow.as_ref().map(|f| &f.float);
         let rounded_rows = flow.as_ref().map(|f| &f.rounded);
+        let float_rows = flow.as_ref().and_then(|f| f.float.as_ref()).or(rounded_rows);
         let source = Numbers { checkpoint: self.blobs, rows: float_rows, rounded: &self.rounded };
         let mut watched =
             Watchers::new(&segment, &source, self.how.target, &sites, self.how.threads)?;
-        let float = self.run(&mut watched, flow.is_some())?;
-        for stage in stages {
-            let source =
-                Numbers { checkpoint: self.blobs, rows: rounded_rows, rounded: &self.rounded };
-            watched.repack(&segment, &source)?;
-            let seen = self.run(&mut watched, flow.is_some())?;
+        let corrects = self.how.gptq.correct.is_some();
+        let float = if corrects { self.run(&mut watched, flow.is_some())? } else { vec![] };
+        let mut seen = vec![];
+        for (n, stage) in stages.into_iter().enumerate() {
+            if n == 0 || self.how.fine {
+                let source =
+                    Numbers { checkpoint: self.blobs, rows: rounded_rows, rounded: &self.rounded };
+                watched.repack(&segment, &source)?;
+                seen = self.run(&mut watched, flow.is_some())?;
+            }
             let width = self.float.weight(stage[0]).dims[1] as usize;
             let goal = goal(&float, &seen, &inputs_of(&segment, stage[0]), width);
             for id in stage {
@@ -120,7 +127,9 @@ impl Work<'_> {
         watched.repack(&segment, &source)?;
         let seen = self.run(&mut watched, flow.is_some())?;
         let width = width_of(&segment, output);
-        Ok(Flow { float: rows_of(float, output, width), rounded: rows_of(seen, output, width) })
+        let rounded = rows_of(seen, output, width);
+        let float = corrects.then(|| rows_of(float, output, width));
+        Ok(Flow { float, rounded })
     }
 
     /// Rounds the matrix of `@head` for the rows that come out in the end.
@@ -129,9 +138,9 @@ impl Work<'_> {
         let matrix = head.insts.last().and_then(|inst| inst.args.get(1));
         let (Some(ir::Arg::Weight(id)), Some(flow)) = (matrix, flow) else { return Ok(()) };
         if self.asked(*id) {
-            let width = flow.float.dims[1] as usize;
-            let goal =
-                Sums::goal(vec![Sums::new(width).added(&flow.float.data, &flow.rounded.data)]);
+            let width = flow.rounded.dims[1] as usize;
+            let float = flow.float.as_ref().map(|f| &f.data[..]);
+            let goal = Sums::goal(vec![Sums::new(width).added(float, &flow.rounded.data)]);
             self.round(*id, &goal)?;
         }
         Ok(())
@@ -188,16 +197,19 @@ fn rows_of(seen: Vec<Seen>, site: Site, width: u64) -> Tensor {
 }
 
 /// What a matrix should do with the rows of its sites.
-fn goal(float: &[Seen], seen: &[Seen], sites: &[Site], width: usize) -> Goal {
-    let pairs: Vec<(&Vec<f32>, &Vec<f32>)> = float
-        .iter()
-        .zip(seen)
-        .flat_map(|(float, seen)| sites.iter().filter_map(|s| Some((float.get(s)?, seen.get(s)?))))
-        .collect();
+fn goal<'s>(float: &'s [Seen], seen: &'s [Seen], sites: &[Site], width: usize) -> Goal {
+    let both = |(n, seen): (usize, &'s Seen)| {
+        let float = float.get(n);
+        sites.iter().filter_map(move |site| {
+            let float = float.and_then(|f| f.get(site)).map(|rows| &rows[..]);
+            Some((float, seen.get(site)?))
+        })
+    };
+    let pairs: Vec<(Option<&[f32]>, &Vec<f32>)> = seen.iter().enumerate().flat_map(both).collect();
     // Two halves at a time: sums are large, threads are few.
     let halves: Vec<Sums> = pairs
         .par_chunks(pairs.len().div_ceil(2).max(1))
-        .map(|pairs| pairs.iter().fold(Sums::new(width), |sums, (f, s)| sums.added(f, s)))
+        .map(|pairs| pairs.iter().fold(Sums::new(width), |sums, (f, s)| sums.added(*f, s)))
         .collect();
     Sums::goal(halves)
 }
@@ -207,18 +219,22 @@ struct Sums {
     width: usize,
     rows: usize,
     second: Vec<f32>,
+    /// Empty without rows of the float model.
     cross: Vec<f32>,
 }
 
 impl Sums {
     fn new(width: usize) -> Sums {
         let zeros = vec![0.0; width * width];
-        Sums { width, rows: 0, second: zeros.clone(), cross: zeros }
+        Sums { width, rows: 0, second: zeros, cross: vec![] }
     }
 
-    fn added(mut self, x: &[f32], y: &[f32]) -> Sums {
+    fn added(mut self, x: Option<&[f32]>, y: &[f32]) -> Sums {
         outer(&mut self.second, y, y, self.width);
-        outer(&mut self.cross, x, y, self.width);
+        if let Some(x) = x {
+            self.cross.resize(self.width * self.width, 0.0);
+            outer(&mut self.cross, x, y, self.width);
+        }
         self.rows += y.len() / self.width;
         self
     }
@@ -230,6 +246,7 @@ impl Sums {
             let sum = |i: usize| all.iter().map(|p| p[i]).sum::<f32>() / rows as f32;
             (0..all.first().map_or(0, |p| p.len())).map(sum).collect()
         };
-        Goal { second: mean(|p| &p.second), cross: Some(mean(|p| &p.cross)) }
+        let cross = mean(|p| &p.cross);
+        Goal { second: mean(|p| &p.second), cross: (!cross.is_empty()).then_some(cross) }
     }
 }

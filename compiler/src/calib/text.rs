@@ -7,7 +7,7 @@ use crate::tokenizer::Tokenizer;
 use std::path::Path;
 
 /// Tokens of a window at most.
-const WINDOW: u64 = 512;
+pub const WINDOW: u64 = 512;
 
 /// Windows of calibration text, each a conversation of its own: as many as `--calib-tokens` says,
 /// evenly over the text.

@@ -4,10 +4,10 @@ use super::windows::Window;
 use crate::Error;
 use crate::host::{refused, start_error};
 use crate::model::Model;
+use crate::predict::{divergence as kl, log_sum_exp, logits_of};
 use crate::progress;
 use crate::session::Status;
 use crate::watch::Watched;
-use ir::Module;
 use passes::stats::Site;
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -86,12 +86,6 @@ impl Predictor {
     }
 }
 
-/// Where a module's logits are.
-fn logits_of(module: &Module) -> Site {
-    let graph = module.graph_named("head").expect("the verifier wants a head");
-    Site { graph, value: module.graph(graph).result, call: 0 }
-}
-
 /// Compares the predictions that count in `windows`, `most` of them.
 pub fn divergence(
     model: &mut Predictor,
@@ -138,25 +132,11 @@ fn token(p: &[f32], q: &[f32], next: usize) -> Compared {
     let (p_norm, q_norm) = (log_sum_exp(p), log_sum_exp(q));
     let probability = |logits: &[f32], norm: f64| (f64::from(logits[next]) - norm).exp();
     Compared {
-        kl: kl((p, p_norm), (q, q_norm)),
+        kl: kl(p, q),
         same: best(p) == best(q),
         reference: probability(p, p_norm),
         model: probability(q, q_norm),
     }
-}
-
-/// `Σ p · ln(p / q)` of the distributions that two rows of logits stand for, each with its norm.
-fn kl((p, p_norm): (&[f32], f64), (q, q_norm): (&[f32], f64)) -> f64 {
-    let term = |(&p, &q): (&f32, &f32)| {
-        let (log_p, log_q) = (f64::from(p) - p_norm, f64::from(q) - q_norm);
-        log_p.exp() * (log_p - log_q)
-    };
-    p.iter().zip(q).map(term).sum::<f64>().max(0.0)
-}
-
-fn log_sum_exp(logits: &[f32]) -> f64 {
-    let most = f64::from(logits.iter().copied().fold(f32::MIN, f32::max));
-    most + logits.iter().map(|&x| (f64::from(x) - most).exp()).sum::<f64>().ln()
 }
 
 /// The likeliest token, the lowest of equals.

@@ -1,0 +1,97 @@
+//! Text that the model writes itself, to calibrate with (LLM-QAT, arXiv 2305.17888): a first token at
+//! random, a few of the likeliest ones after it, then tokens drawn as they come.
+
+use crate::progress;
+use crate::session::{Sampling, Session, StartError, Status};
+use ir::random::mix;
+use ir::{Blobs, Module};
+use runtime::Options;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use targets::Target;
+
+/// Tokens at the start of a window that are the likeliest, after the first one: 2 to 4 of them.
+const GREEDY: [u64; 3] = [2, 3, 4];
+
+/// `count` windows of `length` tokens, the same for the same seed on any number of threads. A window
+/// that comes to its end begins anew, with another first token.
+pub fn write(
+    module: &Module,
+    blobs: &dyn Blobs,
+    target: &Target,
+    [count, length]: [usize; 2],
+    seed: u64,
+    threads: u32,
+) -> Result<Vec<Vec<i32>>, WriteError> {
+    let mut module = module.clone();
+    module.meta.context = length as u64;
+    let options = Options::default();
+    let one = |_| Session::new(&module, blobs, target, &options, 1, &|_| {});
+    let mut sessions = (0..threads).map(one).collect::<Result<Vec<_>, _>>()?;
+    let (bar, next) = (progress::steps("writing text", count as u64), AtomicUsize::new(0));
+    let work = |session: &mut Session| {
+        let mut windows = vec![];
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= count {
+                return Ok(windows);
+            }
+            windows.push((at, window(session, &module, length, mix(seed) ^ at as u64)?));
+            bar.inc(1);
+        }
+    };
+    let parts: Vec<Result<Vec<(usize, Vec<i32>)>, Status>> = thread::scope(|scope| {
+        let threads: Vec<_> = sessions.iter_mut().map(|s| scope.spawn(|| work(s))).collect();
+        threads.into_iter().map(|t| t.join().expect("a session panicked")).collect()
+    });
+    bar.finish_and_clear();
+    let mut windows = vec![];
+    for part in parts {
+        windows.extend(part?);
+    }
+    windows.sort_by_key(|(at, _)| *at);
+    Ok(windows.into_iter().map(|(_, window)| window).collect())
+}
+
+/// Text that could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The model does not compile, or its weights cannot be read.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The model refused a token.
+    #[error(transparent)]
+    Refused(#[from] Status),
+}
+
+fn window(
+    session: &mut Session,
+    module: &Module,
+    length: usize,
+    seed: u64,
+) -> Result<Vec<i32>, Status> {
+    let meta = &module.meta;
+    let (mut draw, mut tokens) = (mix(seed), vec![]);
+    while tokens.len() < length {
+        draw = mix(draw.wrapping_add(1));
+        session.reset()?;
+        let first = (draw % meta.vocab) as i32;
+        let greedy = GREEDY[(draw >> 40) as usize % GREEDY.len()];
+        tokens.push(first);
+        let mut token = first;
+        for n in 0.. {
+            if tokens.len() == length {
+                break;
+            }
+            session.decode(token)?;
+            let temperature = if n < greedy { 0.0 } else { 1.0 };
+            let sampling = Sampling { temperature, seed: draw, ..Sampling::default() };
+            token = session.sample(&sampling)?;
+            tokens.push(token);
+            if meta.eos.contains(&(token as u32)) {
+                break;
+            }
+        }
+    }
+    Ok(tokens)
+}

@@ -1,0 +1,130 @@
+//! What each format of each matrix costs and loses.
+//!
+//! The error of a matrix's product follows from its second moments; what an error of a product does
+//! to the predictions is measured once for each matrix, in one format, and taken to be in proportion.
+
+use super::budget::Choice;
+use crate::PassError;
+use crate::round::loss;
+use crate::stats::{Lab, Moments, inputs_of};
+use ir::quant::Quantised;
+use ir::uses::read_by_graphs;
+use ir::weights::{cast, materialise};
+use ir::{BlobError, DType, IntFormat, Module, Source, Tensor, WeightId};
+
+/// What a matrix can be stored as.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The matrix.
+    pub weight: WeightId,
+    /// Formats that fit it, each with its bytes and its loss in nats.
+    pub choices: Vec<(DType, Choice)>,
+}
+
+/// Formats that a budget chooses from. Those with a low end are left to recipes.
+pub const CANDIDATES: &[&str] =
+    &["i4row", "i4g96", "i4g64", "i4g32", "i8row", "i8g64", "i8g32", "f16"];
+/// The format in which the effect of an error is measured.
+const PROBE: IntFormat = IntFormat { bits: 4, group: 32, zero: false };
+
+/// Bytes of a matrix in a format, as it is packed.
+pub fn bytes(dims: &[u64], dtype: DType) -> u64 {
+    let elements: u64 = dims.iter().product();
+    match (dtype, dims) {
+        (DType::Int(format), &[rows, columns]) => {
+            let groups = rows * (columns / format.group_of(columns).max(1));
+            let ends = if format.zero { 4 } else { 2 };
+            elements * u64::from(format.bits) / 8 + groups * ends
+        }
+        (dtype, _) => elements * dtype.bytes(),
+    }
+}
+
+/// A row for every matrix of the checkpoint that graphs read.
+pub fn table(module: &Module, lab: &dyn Lab) -> Result<Vec<Row>, PassError> {
+    let read = read_by_graphs(module);
+    let ids = (0..module.weights.len() as u32).map(WeightId);
+    let chosen = |id: &WeightId| {
+        let weight = module.weight(*id);
+        read[id.0 as usize] && weight.dims.len() == 2 && matches!(weight.source, Source::Blob(_))
+    };
+    let ids: Vec<WeightId> = ids.filter(chosen).collect();
+    let key = format!("{module}{CANDIDATES:?}");
+    let losses = lab.remember("losses", &key, &mut || {
+        let all = measure(module, lab, &ids)?;
+        Ok(all.iter().flat_map(|x| x.to_le_bytes()).collect())
+    })?;
+    let mut losses =
+        losses.chunks_exact(8).map(|c| f64::from_le_bytes(c.try_into().unwrap_or_default()));
+    let row = |&id: &WeightId| {
+        let dims = &module.weight(id).dims;
+        let choice = |dtype| {
+            let loss = losses.next().unwrap_or(f64::INFINITY);
+            (dtype, Choice { cost: bytes(dims, dtype), loss })
+        };
+        Row { weight: id, choices: fitting(dims).into_iter().map(choice).collect() }
+    };
+    Ok(ids.iter().map(row).collect())
+}
+
+fn fitting(dims: &[u64]) -> Vec<DType> {
+    let all = CANDIDATES.iter().filter_map(|name| DType::from_name(name));
+    let fits = |dtype: &DType| match dtype {
+        DType::Int(format) => format.fits(dims[1]),
+        _ => true,
+    };
+    all.filter(fits).collect()
+}
+
+/// Losses of all matrices in all formats that fit them, one after the other.
+fn measure(module: &Module, lab: &dyn Lab, ids: &[WeightId]) -> Result<Vec<f64>, PassError> {
+    let fail = |e: BlobError| PassError { pass: "select", why: e.to_string() };
+    let probe = |id: WeightId| -> Result<Tensor, BlobError> {
+        let tensor = materialise(module, id, lab.blobs())?;
+        let fits = PROBE.fits(tensor.dims[1]);
+        Ok(if fits { Quantised::round(&tensor, PROBE).dequantise() } else { coarse(tensor) })
+    };
+    let effects = lab.probe(module, ids, &probe)?;
+    let sites: Vec<_> = ids.iter().flat_map(|id| inputs_of(module, *id)).collect();
+    let stats = lab.observe(module, &sites, true)?;
+    let mut losses = vec![];
+    for (&id, effect) in ids.iter().zip(effects) {
+        let tensor = materialise(module, id, lab.blobs()).map_err(fail)?;
+        let moments = stats.merged(&inputs_of(module, id));
+        let error = |changed: &Tensor| squared_error(&tensor, changed, moments.as_ref());
+        let per_error = effect / error(&probe(id).map_err(fail)?).max(f64::MIN_POSITIVE);
+        for dtype in fitting(&tensor.dims) {
+            losses.push(per_error * error(&stored(&tensor, dtype)));
+        }
+    }
+    Ok(losses)
+}
+
+/// A matrix as it is once it is stored.
+fn stored(tensor: &Tensor, dtype: DType) -> Tensor {
+    match dtype {
+        DType::Int(format) => Quantised::round(tensor, format).dequantise(),
+        dtype => {
+            let mut rounded = tensor.clone();
+            cast(dtype, &mut rounded.data);
+            rounded
+        }
+    }
+}
+
+/// For rows that no group of the probe fits: sixteenths of the largest element.
+fn coarse(mut tensor: Tensor) -> Tensor {
+    let most = tensor.data.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let step = if most > 0.0 { most / 8.0 } else { 1.0 };
+    tensor.data.iter_mut().for_each(|x| *x = (*x / step).round() * step);
+    tensor
+}
+
+/// Half the mean squared error of the product, or of the elements where nothing is multiplied.
+fn squared_error(tensor: &Tensor, changed: &Tensor, moments: Option<&Moments>) -> f64 {
+    let change: Vec<f32> = tensor.data.iter().zip(&changed.data).map(|(a, b)| a - b).collect();
+    match moments.and_then(|m| m.second.as_deref()) {
+        Some(second) => loss(&change, second, tensor.dims[1] as usize),
+        None => change.iter().map(|&d| f64::from(d) * f64::from(d)).sum::<f64>() / 2.0,
+    }
+}
