@@ -105,6 +105,7 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
         max_workers,
         embed: flags.weights == Weights::Embed,
         keep_text: has(Emit::Clif) || has(Emit::Asm),
+        observer: None,
     };
     let pieces = model.tokenizer.as_ref().map(text_pieces);
     let mut sink = object::module(&target, &name);

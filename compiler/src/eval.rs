@@ -5,11 +5,13 @@ mod divergence;
 mod windows;
 
 use crate::host::{self, Host, HostFlags, refused};
+use crate::model::{Model, prepare};
 use crate::options::{DumpFlags, Kv, Quant};
 use crate::run::{need_tokenizer, read_text};
+use crate::work::{Work, work};
 use crate::{Error, output, progress};
 use clap::{Args, ValueEnum};
-use divergence::{Divergence, divergence};
+use divergence::{Divergence, Predictor, divergence};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -45,12 +47,12 @@ pub struct EvalFlags {
     /// Also compare with the same checkpoint in this format and a KV cache of f32
     #[arg(long, value_enum, value_name = "QUANT")]
     pub against: Option<Quant>,
-    /// Tokens that --against compares
+    /// Tokens that --against compares at most [default: all that count]
     #[arg(
-        long, value_name = "N", default_value_t = 256, requires = "against",
+        long, value_name = "N", requires = "against",
         value_parser = clap::value_parser!(u64).range(1..)
     )]
-    pub kl_tokens: u64,
+    pub kl_tokens: Option<u64>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -75,22 +77,31 @@ pub fn eval(flags: &EvalFlags) -> Result<(), Error> {
     let mut host = host::start(&flags.host)?;
     let windows = cut(flags, &host, &text)?;
     let score = score(&mut host, &windows)?;
-    let distance = match flags.against {
-        None => None,
-        Some(quant) => {
-            let mut other = flags.host.clone();
-            (other.model.quant, other.model.kv) = (Some(quant), Some(Kv::F32));
-            other.model.dump = DumpFlags::default();
-            let mut reference = host::start(&other)?;
-            let found = divergence(&mut host, &mut reference, &windows, flags.kl_tokens);
-            Some(found.map_err(refused)?)
-        }
-    };
+    let distance = flags.against.map(|quant| distance(flags, &host.model, quant, &windows));
+    let distance = distance.transpose()?;
     let report = Report { flags, host: &host, windows: windows.len(), score, distance };
     match flags.json {
         true => report.json(),
         false => output::print(&report.text()),
     }
+}
+
+/// How far the model is from the same checkpoint in another format.
+fn distance(
+    flags: &EvalFlags,
+    model: &Model,
+    quant: Quant,
+    windows: &[Window],
+) -> Result<Divergence, Error> {
+    let mut other = flags.host.model.clone();
+    (other.quant, other.kv) = (Some(quant), Some(Kv::F32));
+    other.dump = DumpFlags::default();
+    let target = flags.host.model.host_target()?;
+    let threads = flags.host.threads();
+    let mut model = Predictor::new(model, &target, threads)?;
+    let mut reference = Predictor::new(&prepare(&other)?, &target, threads)?;
+    let most = flags.kl_tokens.map_or(usize::MAX, |n| n as usize);
+    divergence(&mut model, &mut reference, windows, most)
 }
 
 /// The windows of a text, as the flags say.
@@ -185,47 +196,40 @@ impl Report<'_> {
         (layout.bytes * 8) as f64 / parameters as f64
     }
 
+    fn work(&self) -> Work {
+        work(&self.host.model.module, &self.host.session.library.weights)
+    }
+
     fn text(&self) -> String {
-        let score = self.score;
+        let (score, work) = (self.score, self.work());
         let mut text = format!(
             "perplexity       {:.4} +- {:.4}\n\
              tokens scored    {} in {} windows\n\
              bits per weight  {:.2}\n\
+             bytes per token  {} of weights, {} per position of the cache\n\
              speed            {:.1} tok/s, {} threads\n",
             score.perplexity(),
             score.error(),
             score.count,
             self.windows,
             self.bits_per_weight(),
+            output::grouped(work.weight_bytes),
+            work.cache_bytes,
             score.speed(),
             self.host.threads,
         );
         if let (Some(d), Some(against)) = (&self.distance, self.flags.against) {
-            text += &format!(
-                "against {}, over {} tokens\n\
-                 KL divergence    mean {:.6}, 99 % below {:.6}, at most {:.6}\n\
-                 same best token  {:.2} %\n",
-                against.dtype(),
-                d.count,
-                d.mean,
-                d.percentile_99,
-                d.max,
-                d.agreement * 100.0,
-            );
+            text += &format!("against {}, over {} tokens\n", against.dtype(), d.count);
+            text += &d.text();
         }
         text
     }
 
     fn json(&self) -> Result<(), Error> {
         let against = self.distance.as_ref().zip(self.flags.against).map(|(d, against)| {
-            json!({
-                "quant": against.dtype().to_string(),
-                "tokens": d.count,
-                "kl_mean": d.mean,
-                "kl_p99": d.percentile_99,
-                "kl_max": d.max,
-                "top1_agreement": d.agreement,
-            })
+            let mut found = d.json();
+            found["quant"] = against.dtype().to_string().into();
+            found
         });
         let scheme = self.flags.scheme.to_possible_value();
         output::json(&json!({
@@ -240,6 +244,8 @@ impl Report<'_> {
             "perplexity": self.score.perplexity(),
             "perplexity_error": self.score.error(),
             "bits_per_weight": self.bits_per_weight(),
+            "weight_bytes_per_token": self.work().weight_bytes,
+            "cache_bytes_per_position": self.work().cache_bytes,
             "threads": self.host.threads,
             "tokens_per_second": self.score.speed(),
             "against": against,

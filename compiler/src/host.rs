@@ -62,6 +62,7 @@ pub fn start(flags: &HostFlags) -> Result<Host, Error> {
         max_workers,
         embed: false,
         keep_text: false,
+        observer: None,
     };
     let bytes = targets::pack::WeightLayout::new(&model.module, targets::Arch::HOST).bytes;
     let bar = progress::bytes("packing weights", bytes);
@@ -72,7 +73,8 @@ pub fn start(flags: &HostFlags) -> Result<Host, Error> {
     Ok(Host { model, session, threads, start: began.elapsed() })
 }
 
-fn start_error(error: StartError, model: &Model) -> Error {
+/// What keeps a model from starting, placed at the model.
+pub fn start_error(error: StartError, model: &Model) -> Error {
     match error {
         StartError::Library(e) => Error::new("IG0503", e.to_string()).file(&model.path),
         StartError::Pack(e) => pack_error(e, &model.path),

@@ -5,6 +5,7 @@
 pub mod bandwidth;
 pub mod bench;
 pub mod build;
+pub mod calib;
 pub mod error;
 pub mod eval;
 pub mod frontend;
@@ -23,6 +24,7 @@ pub mod session;
 pub mod tokenize;
 pub mod tokenizer;
 pub mod transforms;
+pub mod watch;
 pub mod work;
 
 pub use error::Error;

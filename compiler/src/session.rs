@@ -106,6 +106,9 @@ impl Memory {
     }
 }
 
+// SAFETY: code and memory are the session's own, and nothing of them is tied to a thread.
+unsafe impl Send for Session {}
+
 type Prefill = unsafe extern "C" fn(*const Env, *mut u8, *const i32, usize) -> i32;
 type Score = unsafe extern "C" fn(*const Env, *mut u8, *const i32, usize, *mut f32) -> i32;
 
@@ -163,6 +166,12 @@ impl Session {
             library,
             _code: code,
         })
+    }
+
+    /// Packs other numbers of the same module into the same places.
+    pub fn repack(&mut self, module: &Module, blobs: &dyn Blobs) -> Result<(), StartError> {
+        let mut sink = Cursor::new(self.weights.bytes_mut());
+        Ok(self.library.weights.write(module, blobs, &mut sink, &|_| {})?)
     }
 
     fn env(&self) -> Env {

@@ -4,6 +4,7 @@
 //! which no graph need read. So the text of a module says all there is to know about its weights.
 
 use crate::module::{Module, Weight, WeightId};
+use crate::round::Rounding;
 use crate::types::DType;
 use std::fmt;
 
@@ -81,6 +82,9 @@ pub enum Step {
     },
     /// `cast(dtype)`: every element to the nearest value of `dtype`, ties to even.
     Cast(DType),
+    /// `round(how)`: to the integers that the weight stores, otherwise than `cast` does; the last
+    /// step.
+    Round(Rounding),
 }
 
 impl Source {
@@ -129,7 +133,7 @@ impl Step {
     pub fn operand(&self) -> Option<WeightId> {
         match *self {
             Step::Scale { by, .. } | Step::Rotate { by, .. } => Some(by),
-            Step::Unpermute { .. } | Step::Repeat { .. } | Step::Cast(_) => None,
+            Step::Unpermute { .. } | Step::Repeat { .. } | Step::Cast(_) | Step::Round(_) => None,
         }
     }
 
@@ -137,7 +141,7 @@ impl Step {
     pub fn operand_mut(&mut self) -> Option<&mut WeightId> {
         match self {
             Step::Scale { by, .. } | Step::Rotate { by, .. } => Some(by),
-            Step::Unpermute { .. } | Step::Repeat { .. } | Step::Cast(_) => None,
+            Step::Unpermute { .. } | Step::Repeat { .. } | Step::Cast(_) | Step::Round(_) => None,
         }
     }
 
@@ -153,6 +157,7 @@ impl Step {
             Step::Rotate { side: Side::Out, .. } => "rotate_out",
             Step::Repeat { .. } => "repeat",
             Step::Cast(_) => "cast",
+            Step::Round(_) => "round",
         }
     }
 }
@@ -194,6 +199,7 @@ impl Module {
             }
             Step::Repeat { block, times } => format!("{block}, {times}"),
             Step::Cast(dtype) => dtype.to_string(),
+            Step::Round(how) => how.to_string(),
         };
         format!("{}({argument})", step.name())
     }

@@ -11,6 +11,7 @@ use crate::module::{Cache, Meta, Module, Weight, WeightId};
 use crate::op::{Op, Rope, RopeScaling};
 use crate::place::Lines;
 use crate::resolve::resolve;
+use crate::round::Rounding;
 use crate::syntax::{GraphText, InstText, Name, Source, Verb, WeightText};
 use crate::types::{DType, Dim, Type};
 
@@ -147,6 +148,10 @@ impl<'a> Parser<'a> {
         let plain = match step.text {
             "unpermute" => Step::Unpermute { heads: argument.integer()? },
             "cast" => Step::Cast(dtype(argument)?),
+            "round" => match Rounding::from_name(argument.text) {
+                Some(how) => Step::Round(how),
+                None => return Err(argument.error("`nearest` or `gptq`")),
+            },
             "repeat" => {
                 self.mark(",")?;
                 let times = self.word("how often")?.integer()?;

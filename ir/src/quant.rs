@@ -29,10 +29,22 @@ impl Quantised {
     /// Rounds a matrix, each group by itself: of several scales the one with the least squared
     /// error, elements to nearest. The format must fit the columns.
     pub fn round(tensor: &Tensor, format: IntFormat) -> Quantised {
+        Quantised::by_groups(tensor, format, |x| Group::round(x, format))
+    }
+
+    /// Rounds a matrix, each group by itself: the scale that just covers it, elements to nearest.
+    pub fn nearest(tensor: &Tensor, format: IntFormat) -> Quantised {
+        Quantised::by_groups(tensor, format, |x| Group::on(Grid::covering(x, format), x))
+    }
+
+    fn by_groups(
+        tensor: &Tensor,
+        format: IntFormat,
+        round: impl Fn(&[f32]) -> Group + Sync + Send,
+    ) -> Quantised {
         let dims = [tensor.dims[0], tensor.dims[1]];
         let group = format.group_of(dims[1]) as usize;
-        let groups: Vec<Group> =
-            tensor.data.par_chunks(group).map(|x| Group::round(x, format)).collect();
+        let groups: Vec<Group> = tensor.data.par_chunks(group).map(round).collect();
         Quantised {
             dims,
             format,
@@ -63,23 +75,32 @@ struct Group {
 
 impl Group {
     fn round(x: &[f32], format: IntFormat) -> Group {
-        let candidates = if format.zero { with_low(x, format) } else { symmetric(x, format) };
-        let stored = candidates.into_iter().map(|(scale, low)| (f16_value(scale), f16_value(low)));
-        let errors =
-            stored.map(|(scale, low)| (Grid::new(format, scale, low).error(x), scale, low));
-        let (_, scale, low) =
-            errors.min_by(|a, b| a.0.total_cmp(&b.0)).expect("there are candidates");
-        let grid = Grid::new(format, scale, low);
-        Group { q: x.iter().map(|&x| grid.nearest(x) as i16).collect(), scale, low }
+        let candidates = candidates(x, format).into_iter();
+        let grids = candidates.map(|(scale, low)| Grid::stored(format, scale, low));
+        let errors = grids.map(|grid| (grid.error(x), grid));
+        let best = errors.min_by(|a, b| a.0.total_cmp(&b.0)).expect("there are candidates");
+        Group::on(best.1, x)
+    }
+
+    fn on(grid: Grid, x: &[f32]) -> Group {
+        let q = x.iter().map(|&x| grid.nearest(x) as i16).collect();
+        Group { q, scale: grid.scale, low: grid.low }
     }
 }
 
+/// Scales and low ends that are tried for a group.
+pub(crate) fn candidates(x: &[f32], format: IntFormat) -> Vec<(f32, f32)> {
+    if format.zero { with_low(x, format) } else { symmetric(x, format) }
+}
+
 /// The values that a scale and a low end can express.
-#[derive(Clone, Copy)]
-struct Grid {
-    scale: f32,
+#[derive(Clone, Copy, Debug)]
+pub struct Grid {
+    /// Between neighbours, a value of f16.
+    pub scale: f32,
     inverse: f32,
-    low: f32,
+    /// What the integer 0 stands for, a value of f16.
+    pub low: f32,
     least: f32,
     most: f32,
 }
@@ -90,18 +111,25 @@ const ROUND: f32 = 12_582_912.0;
 const LANES: usize = 16;
 
 impl Grid {
-    fn new(format: IntFormat, scale: f32, low: f32) -> Grid {
+    /// The grid of a scale and a low end, each rounded to f16 as it is stored.
+    pub fn stored(format: IntFormat, scale: f32, low: f32) -> Grid {
+        let (scale, low) = (f16_value(scale), f16_value(low));
         let (least, most) = range(format);
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         Grid { scale, inverse, low, least, most }
     }
 
     /// The integer nearest to `x`.
-    fn nearest(self, x: f32) -> f32 {
+    pub fn nearest(self, x: f32) -> f32 {
         let q = (x - self.low) * self.inverse;
         // Bounded first: the trick needs small numbers.
         let q = q.max(self.least).min(self.most);
         (q + ROUND) - ROUND
+    }
+
+    /// What an integer of the range stands for.
+    pub fn value(self, q: f32) -> f32 {
+        self.scale * q + self.low
     }
 
     /// Sum of squared errors; the group is a multiple of 16 elements.
@@ -118,7 +146,7 @@ impl Grid {
 }
 
 /// Smallest and largest integer.
-fn range(format: IntFormat) -> (f32, f32) {
+pub(crate) fn range(format: IntFormat) -> (f32, f32) {
     let codes = f32::from(1u16 << format.bits);
     if format.zero { (0.0, codes - 1.0) } else { (-codes / 2.0, codes / 2.0 - 1.0) }
 }

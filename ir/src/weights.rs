@@ -4,10 +4,11 @@ mod steps;
 
 use self::steps::Operand;
 use crate::hadamard::Signed;
-use crate::history::{Source, factor};
+use crate::history::{Source, Step, factor};
 use crate::module::{Module, Weight, WeightId};
 use crate::quant::Quantised;
-use crate::types::DType;
+use crate::round::Rounding;
+use crate::types::{DType, Type};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -42,6 +43,13 @@ pub trait Blobs: Sync {
         let words = self.load(blob)?.data.into_iter().map(|x| u64::from(x.to_bits()));
         Ok(crate::random::digest(words))
     }
+
+    /// The integers of the weight of that name, where they were found with statistics that the
+    /// weight's history does not hold.
+    fn rounded(&self, weight: &str) -> Option<Quantised> {
+        let _ = weight;
+        None
+    }
 }
 
 /// A weight's numbers as they are stored.
@@ -68,10 +76,19 @@ pub fn materialise(module: &Module, id: WeightId, blobs: &dyn Blobs) -> Result<T
 pub fn stored(module: &Module, id: WeightId, blobs: &dyn Blobs) -> Result<Numbers, BlobError> {
     let weight = module.weight(id);
     let fail = |why: String| BlobError { blob: label(weight), why };
+    if let Some(Step::Round(Rounding::Gptq)) = weight.via.last() {
+        let why = "rounding by gptq needs a text: give --calib FILE, or --calib self";
+        let rounded = blobs.rounded(&weight.name).ok_or_else(|| fail(why.into()))?;
+        if rounded.dims[..] != weight.dims[..] || DType::Int(rounded.format) != weight.dtype {
+            let found = Type::weight(DType::Int(rounded.format), &rounded.dims);
+            return Err(fail(format!("found {found} rounded, expected {}", weight.ty())));
+        }
+        return Ok(Numbers::Ints(rounded));
+    }
     let mut numbers = Numbers::Floats(origin(weight, blobs)?);
     for step in &weight.via {
         let operand = step.operand().map(|by| Operand::new(module, by, blobs)).transpose()?;
-        numbers = steps::apply(step, operand.as_ref(), numbers).map_err(fail)?;
+        numbers = steps::apply(step, operand.as_ref(), numbers, weight.dtype).map_err(fail)?;
     }
     let dims = match &numbers {
         Numbers::Floats(tensor) => &tensor.dims[..],

@@ -6,6 +6,7 @@ pub mod activations;
 mod attention;
 pub mod bindings;
 pub mod cache;
+pub mod chain;
 mod edit;
 pub mod factors;
 pub mod fold_norms;
@@ -13,13 +14,14 @@ mod groups;
 pub mod hadamards;
 pub mod local_scales;
 pub mod rotate;
+pub mod round;
 pub mod select;
 pub mod share;
 pub mod smooth;
 pub mod stats;
 
 use factors::Smoothing;
-use ir::{Blobs, DType, Module, verify};
+use ir::{Blobs, DType, Module, Rounding, verify};
 use rotate::Rotations;
 use stats::Lab;
 use std::ops::ControlFlow;
@@ -30,6 +32,8 @@ use std::time::{Duration, Instant};
 pub struct Context<'a> {
     /// Storage format of matrices; `None` leaves them as they are.
     pub weights: Option<DType>,
+    /// How matrices become integers; `None` is the search that `cast` does.
+    pub round: Option<Rounding>,
     /// Group in which rows are quantised where they meet integers; `None` leaves them in f32.
     pub activation_group: Option<u32>,
     /// Storage format of the KV cache; `None` leaves it as it is.

@@ -19,7 +19,7 @@
 
 use crate::{Context, PassError};
 use ir::uses::read_by_graphs;
-use ir::{DType, Graph, IntFormat, Module, Op, Source, Step, Type, Weight};
+use ir::{DType, Graph, IntFormat, Module, Op, Rounding, Source, Step, Type, Weight};
 
 /// Runs the pass.
 pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, PassError> {
@@ -33,7 +33,7 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
     let read = read_by_graphs(module);
     for (weight, _) in module.weights.iter_mut().zip(read).filter(|(_, read)| *read) {
         if weight.dims.len() == 2 {
-            select_weight(weight, at_least_8_bits(&weight.source, dtype))?;
+            select_weight(weight, at_least_8_bits(&weight.source, dtype), context.round)?;
         }
     }
     for graph in &mut module.graphs {
@@ -56,7 +56,11 @@ fn at_least_8_bits(source: &Source, dtype: DType) -> DType {
 }
 
 /// A format that was chosen before is replaced, so that numbers are rounded once.
-fn select_weight(weight: &mut Weight, dtype: DType) -> Result<(), PassError> {
+fn select_weight(
+    weight: &mut Weight,
+    dtype: DType,
+    round: Option<Rounding>,
+) -> Result<(), PassError> {
     if let (DType::Int(format), [_, columns]) = (dtype, &weight.dims[..])
         && !format.fits(*columns)
     {
@@ -68,13 +72,16 @@ fn select_weight(weight: &mut Weight, dtype: DType) -> Result<(), PassError> {
         );
         return Err(PassError { pass: "select", why });
     }
-    if let Some(Step::Cast(_)) = weight.via.last() {
+    if let Some(Step::Cast(_) | Step::Round(_)) = weight.via.last() {
         weight.via.pop();
         weight.dtype = DType::F32;
     }
     if weight.dtype != dtype {
         weight.dtype = dtype;
-        weight.via.push(Step::Cast(dtype));
+        weight.via.push(match (dtype, round) {
+            (DType::Int(_), Some(how)) => Step::Round(how),
+            _ => Step::Cast(dtype),
+        });
     }
     Ok(())
 }

@@ -1,70 +1,55 @@
-//! What activations look like: statistics of rows at sites of a module, and who gathers them.
+//! Statistics of activations: what passes may know of the rows that meet a matrix.
+//!
+//! Statistics belong to a module at one moment, because sites are named by its handles: a pass asks
+//! for them when it needs them, and keeps none.
+
+mod moments;
+mod sites;
+
+pub use moments::{Accumulator, Moments, outer};
+pub use sites::{Activation, activations, float_view, inputs_of, sites};
 
 use crate::PassError;
-use crate::bindings::{Bindings, instructions};
-use ir::{Arg, Blobs, GraphId, Module, Op, ValueId, WeightId};
+use ir::{Blobs, GraphId, Module, ValueId};
 use std::collections::BTreeMap;
 
-/// A value of a graph, in one activation of that graph.
+/// A place where rows can be watched: a value of a graph, in one activation of that graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Site {
     /// The graph.
     pub graph: GraphId,
-    /// The value.
+    /// Its value.
     pub value: ValueId,
-    /// Which call of `@model`, counted over its `call` instructions from 0; 0 for roots.
+    /// Which call of `@model` activates the graph, from 0; 0 for `@model` and `@head` themselves.
     pub call: u32,
 }
 
-/// Moments of one site's rows.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Moments {
-    /// Rows seen.
-    pub rows: u64,
-    /// Per channel, the largest magnitude.
-    pub absmax: Vec<f32>,
-    /// Per channel, the mean magnitude.
-    pub abs_mean: Vec<f32>,
-    /// Per channel, the mean.
-    pub mean: Vec<f32>,
-    /// Per channel, the mean square.
-    pub square: Vec<f32>,
-    /// Per channel, the smallest.
-    pub low: Vec<f32>,
-    /// Per channel, the largest.
-    pub high: Vec<f32>,
-    /// `E[x xᵀ]`, `[width, width]`, if asked for.
-    pub second: Option<Vec<f32>>,
-}
-
-/// Statistics of a module at one moment: handles are those of the module observed.
+/// What was seen at each site.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stats {
     /// By site.
     pub sites: BTreeMap<Site, Moments>,
 }
 
-/// Who gathers statistics for passes.
-pub trait Lab {
-    /// Statistics of the module as it is now, in f32, on the calibration text.
-    fn observe(&self, module: &Module, sites: &[Site], second: bool) -> Result<Stats, PassError>;
-    /// Mean KL, in nats, of the module as it is now from `reference`, on the calibration text.
-    fn divergence(&self, module: &Module) -> Result<f64, PassError>;
-    /// Where weights come from.
-    fn blobs(&self) -> &dyn Blobs;
+impl Stats {
+    /// All rows of several sites as if they were one: what a weight meets that several calls read.
+    pub fn merged(&self, sites: &[Site]) -> Option<Moments> {
+        let mut found = sites.iter().filter_map(|site| self.sites.get(site));
+        let first = found.next()?.clone();
+        Some(found.fold(first, |all, more| all.merge(more)))
+    }
 }
 
-/// Sites whose rows multiply a weight: several where calls share it.
-pub fn inputs_of(module: &Module, weight: WeightId) -> Vec<Site> {
-    let bindings = Bindings::new(module);
-    let mut sites = vec![];
-    for (graph, inst, _) in instructions(module) {
-        let (Op::Linear, [Arg::Value(value), matrix, ..]) = (&inst.op, &inst.args[..]) else {
-            continue;
-        };
-        let bound = bindings.of(graph, *matrix).into_iter().zip(0..);
-        let here = bound.filter(|(id, _)| *id == weight);
-        sites.extend(here.map(|(_, way)| Site { graph, value: *value, call: way }));
-    }
-    sites
+/// What a pass may ask of the driver: to run the module as it is now.
+pub trait Lab {
+    /// Statistics of the module's rows in f32 on the calibration text, as if nothing were rounded
+    /// yet; with `E[x xᵀ]` if `second` is set.
+    fn observe(&self, module: &Module, sites: &[Site], second: bool) -> Result<Stats, PassError>;
+
+    /// Mean Kullback-Leibler divergence in nats of the module, emitted and rounded as it says, from
+    /// the model in f32, over calibration windows.
+    fn divergence(&self, module: &Module) -> Result<f64, PassError>;
+
+    /// Where the checkpoint's tensors are.
+    fn blobs(&self) -> &dyn Blobs;
 }

@@ -6,7 +6,7 @@ use crate::{errors, pieces, sample, save};
 use cranelift_codegen::ir::types::*;
 use cranelift_module::{DataId, FuncId, Module as Sink};
 use ir::Module;
-use targets::compile::{CompileError, Inputs, compile};
+use targets::compile::{CompileError, Inputs, Observer, compile};
 use targets::pack::WeightLayout;
 use targets::records::{frame, worker};
 use targets::{Emitter, Listing, Target};
@@ -24,6 +24,8 @@ pub struct Options {
     pub embed: bool,
     /// Whether CLIF and listings are kept.
     pub keep_text: bool,
+    /// Who watches values, in this process only.
+    pub observer: Option<Observer>,
 }
 
 /// What was emitted.
@@ -42,6 +44,8 @@ pub struct Library {
     pub scratch_bytes: u64,
     /// Stack of the deepest call chain.
     pub stack_bytes: u64,
+    /// Calls of graphs in one run of the model.
+    pub calls: u32,
     /// Bytes of tables: token pieces and others.
     pub table_bytes: u64,
 }
@@ -87,6 +91,8 @@ pub fn emit(
         chunk: options.chunk,
         max_workers: options.max_workers,
         scratch_start: frame::RECORDS as u64 + records,
+        observer: options.observer.as_ref(),
+        call_conv: target.c_call_conv(),
     };
     let model = compile(e, &inputs, &checkpoint)?;
     entry::emit_checkpoint(e, &checkpoint, &model.barrier, options.chunk, model.calls.into());
@@ -110,6 +116,7 @@ pub fn emit(
         embedded,
         exports: EXPORTS.iter().copied().zip(ids.iter().copied()).collect(),
         stack_bytes: e.stack_bytes(&ids).into(),
+        calls: model.calls,
         listings: e.listings().cloned().collect(),
         table_bytes: tokens.map_or(0, |t| pieces::table_bytes(t) as u64),
         scratch_bytes,

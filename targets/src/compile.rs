@@ -2,6 +2,7 @@
 //! where one step needs what another worker did.
 
 mod kernels;
+mod observe;
 mod score;
 mod writer;
 
@@ -12,10 +13,12 @@ use crate::pack::WeightLayout;
 use crate::plan::{Step, plan, row_stride};
 use crate::records::worker;
 use cranelift_codegen::ir::types::*;
+use cranelift_codegen::isa::CallConv;
 use cranelift_module::DataId;
 use ir::hadamard::Hadamard;
 use ir::{Arg, Graph, GraphId, Module, Op, Type};
 use kernels::{Kernels, define_kernels};
+pub use observe::{Observer, Watch};
 use std::collections::HashMap;
 use writer::{Scope, Writer};
 
@@ -33,6 +36,10 @@ pub struct Inputs<'a> {
     pub max_workers: u64,
     /// First free offset of scratch.
     pub scratch_start: u64,
+    /// Who watches values, in this process only.
+    pub observer: Option<&'a Observer>,
+    /// How C functions are called.
+    pub call_conv: CallConv,
 }
 
 /// The emitted model.
@@ -206,6 +213,7 @@ fn define_graph(e: &mut Emitter, w: &Writer) -> Func {
     e.define(&f, Tuning::Optimised, |k, args| {
         let params = args[2..2 + values].to_vec();
         let mut scope = Scope::new(k, args[0], args[1], params, args[2 + values]);
+        w.observe_params(&mut scope);
         for step in &w.plan.steps {
             w.step(&mut scope, *step);
         }
@@ -249,6 +257,7 @@ fn define_model(
             k.call(&functions[&callee], &call);
             let cancelled = k.call(checkpoint, &[scope.record])[0];
             k.return_if(cancelled.is_not(0), &[k.i32(1)]);
+            w.observe(&mut scope, w.graph.insts[i].result);
         }
         w.barrier(&mut scope);
         k.ret(&[k.i32(0)]);

@@ -32,7 +32,7 @@ pub(super) fn history(check: &mut Check<'_>, place: Place, weight: &Weight) {
             }
             Step::Scale { side, by, .. } => scale(check, place, weight, side, by),
             Step::Rotate { side, by } => rotate(check, place, weight, side, by),
-            Step::Repeat { .. } | Step::Cast(_) => {}
+            Step::Repeat { .. } | Step::Cast(_) | Step::Round(_) => {}
         }
     }
     last_cast(check, place, weight);
@@ -57,6 +57,13 @@ fn source(check: &mut Check<'_>, place: Place, source: &Source, dims: &[u64]) {
 }
 
 fn last_cast(check: &mut Check<'_>, place: Place, weight: &Weight) {
+    if let Some(at) = weight.via.iter().position(|step| matches!(step, Step::Round(_))) {
+        let ints = matches!(weight.dtype, DType::Int(_));
+        if !ints || at + 1 < weight.via.len() {
+            let what = "`round` is the last step of a weight of integers".to_string();
+            check.report(V_STORAGE, place, what);
+        }
+    }
     let last = weight.via.iter().rev().find_map(|step| match step {
         Step::Cast(dtype) => Some(*dtype),
         _ => None,

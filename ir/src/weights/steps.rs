@@ -6,6 +6,7 @@ use crate::hadamard::Signed;
 use crate::history::{Side, Source, Step};
 use crate::module::{Module, WeightId};
 use crate::quant::Quantised;
+use crate::round::Rounding;
 use crate::types::DType;
 use rayon::prelude::*;
 
@@ -55,11 +56,12 @@ impl Operand {
     }
 }
 
-/// Applies a step; `operand` is what it names.
+/// Applies a step of a weight stored as `stored`; `operand` is what the step names.
 pub(super) fn apply(
     step: &Step,
     operand: Option<&Operand>,
     numbers: Numbers,
+    stored: DType,
 ) -> Result<Numbers, String> {
     let Numbers::Floats(mut tensor) = numbers else {
         return Err("no step follows the one that makes integers".into());
@@ -84,6 +86,16 @@ pub(super) fn apply(
                 return Err(format!("shape {:?} has no rows in groups of {format}", tensor.dims));
             }
             return Ok(Numbers::Ints(Quantised::round(&tensor, format)));
+        }
+        (Step::Round(how), _) => {
+            let DType::Int(format) = stored else { return Err(format!("{stored} is no integer")) };
+            if tensor.dims.len() != 2 || !format.fits(tensor.dims[1]) {
+                return Err(format!("shape {:?} has no rows in groups of {format}", tensor.dims));
+            }
+            if how != Rounding::Nearest {
+                return Err(format!("round({how}) needs statistics"));
+            }
+            return Ok(Numbers::Ints(Quantised::nearest(&tensor, format)));
         }
         (Step::Cast(dtype), _) => cast(dtype, &mut tensor.data),
         (Step::Scale { .. } | Step::Rotate { .. }, _) => {

@@ -5,7 +5,7 @@ use super::writer::{Scope, Writer};
 use crate::builder::Func;
 use crate::emit::{Emitter, Tuning};
 use crate::kernels::score;
-use crate::plan::Step;
+use crate::plan::{Step, row_stride};
 use crate::records::worker;
 use crate::sync::share;
 use cranelift_codegen::ir::types::*;
@@ -19,6 +19,10 @@ pub(super) fn define_score(
     scratch: &mut u64,
 ) -> Result<Func, CompileError> {
     let module = w.inputs.module;
+    let head = module.graph_named(&w.graph.name).expect("the graph is the module's");
+    if w.inputs.observer.is_some_and(|o| o.watches(head)) {
+        return Ok(define_observed(e, w, scratch));
+    }
     let last = w.plan.steps.last().copied();
     let (Some(Step::Inst(index)), true) = (last, w.params_are_rows()) else {
         return Err(CompileError { what: "@head must end in a linear".into() });
@@ -68,6 +72,26 @@ pub(super) fn define_score(
         k.ret(&[]);
     });
     Ok(f)
+}
+
+/// `score` for who watches values of `@head`: the head of every row, logits and all; leaves no
+/// log-probabilities. Parameters as those of `score`.
+fn define_observed(e: &mut Emitter, w: &Writer, scratch: &mut u64) -> Func {
+    let logits = *scratch;
+    *scratch += w.inputs.chunk * row_stride(w.inputs.module.meta.vocab);
+    let f = e.declare("score_rows", &[I64; 4], &[]);
+    e.define(&f, Tuning::Optimised, |k, args| {
+        let zero = k.i64(0);
+        let mut s = Scope::new(k, args[0], zero, vec![args[1]], zero);
+        s.result = s.scratch + logits as i64;
+        w.observe_params(&mut s);
+        for step in &w.plan.steps {
+            w.step(&mut s, *step);
+        }
+        w.barrier(&mut s);
+        k.ret(&[]);
+    });
+    f
 }
 
 impl Writer<'_> {

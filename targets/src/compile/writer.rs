@@ -111,7 +111,7 @@ impl Writer<'_> {
         })
     }
 
-    fn place(&self, v: ValueId) -> Place {
+    pub(super) fn place(&self, v: ValueId) -> Place {
         self.plan.places[v.0 as usize]
     }
 
@@ -188,7 +188,7 @@ impl Writer<'_> {
     }
 
     /// Bytes from row to row of a value.
-    fn stride(&self, v: ValueId) -> i64 {
+    pub(super) fn stride(&self, v: ValueId) -> i64 {
         row_bytes(&self.graph.value(v).ty).expect("rows have strides") as i64
     }
 
@@ -224,7 +224,13 @@ impl Writer<'_> {
         self.meet(s, Cut::Rows, &[], &[Memory::Angles]);
     }
 
+    /// A step, and whoever watches its result.
     pub(super) fn step(&self, s: &mut Scope, step: Step) {
+        self.unobserved(s, step);
+        self.observe(s, step.result(self.graph));
+    }
+
+    fn unobserved(&self, s: &mut Scope, step: Step) {
         let reads: Vec<Memory> = step.reads(self.graph).iter().map(|v| self.memory(*v)).collect();
         let result = step.result(self.graph);
         let writes = [self.memory(result)];
