@@ -11,14 +11,7 @@ use std::path::Path;
 use targets::Target;
 
 fn options() -> Options {
-    Options {
-        name: "m".into(),
-        chunk: 8,
-        max_workers: 4,
-        embed: false,
-        keep_text: false,
-        observer: None,
-    }
+    Options { chunk: 8, max_workers: 4, ..Options::default() }
 }
 
 fn session(module: &Module, target: &Target, chunk: u64, workers: u32) -> Session {

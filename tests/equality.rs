@@ -24,14 +24,7 @@ fn model(path: &Path, line: &str) -> Model {
 }
 
 fn session(model: &Model, cpu: &str, chunk: u64, workers: u32) -> Session {
-    let options = Options {
-        name: "m".into(),
-        chunk,
-        max_workers: 4,
-        embed: false,
-        keep_text: false,
-        observer: None,
-    };
+    let options = Options { chunk, max_workers: 4, ..Options::default() };
     let (module, blobs) = (&model.module, &model.blobs);
     let session =
         Session::new(module, blobs, &Machine::host().target(cpu), &options, workers, &|_| {});
@@ -135,14 +128,7 @@ fn workers_and_chunks_change_nothing_whatever_the_shape() {
         let blobs = Seeded::new(&module, 7);
         let tokens: Vec<i32> = (0..45).map(|i| (i * 37 + 11) % 77).collect();
         let run = |chunk: u64, workers: u32| -> Bits {
-            let options = Options {
-                name: "m".into(),
-                chunk,
-                max_workers: 4,
-                embed: false,
-                keep_text: false,
-                observer: None,
-            };
+            let options = Options { chunk, max_workers: 4, ..Options::default() };
             let target = Machine::host().target(best());
             let session = Session::new(&module, &blobs, &target, &options, workers, &|_| {});
             let mut session = session.expect("compiles");

@@ -114,14 +114,7 @@ fn interpreted(module: &Module, blobs: &dyn Blobs) -> Vec<f32> {
 }
 
 fn emitted(module: &Module, blobs: &dyn Blobs) -> Vec<f32> {
-    let options = Options {
-        name: "m".into(),
-        chunk: 8,
-        max_workers: 4,
-        embed: false,
-        keep_text: false,
-        observer: None,
-    };
+    let options = Options { chunk: 8, max_workers: 4, ..Options::default() };
     let target = Machine::host().target("native");
     let mut session = Session::new(module, blobs, &target, &options, 2, &|_| {}).expect("compiles");
     session.reset().expect("starts");

@@ -17,9 +17,9 @@ const X64_CPUS: &[&str] = &["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "zn
 const A64_CPUS: &[&str] = &["generic", "cortex-a76"];
 
 /// Functions of the header.
-const EXPORTS: [&str; 12] = [
+const EXPORTS: [&str; 14] = [
     "init", "prefill", "decode", "logits", "score", "sample", "position", "truncate", "save",
-    "load", "piece", "error",
+    "load", "encode", "piece", "chat", "error",
 ];
 
 /// Largest that the code and tables of a small model may become, bytes.

@@ -5,7 +5,7 @@ use ingot::watch::Watched;
 use ingot_tests::machine::Machine;
 use ir::sample::{Sample, Seeded};
 use ir::weights::materialise;
-use ir::{DType, GraphId, Interpreter, Module, WeightId};
+use ir::{DType, GraphId, Interpreter, Module};
 use passes::stats::{Site, inputs_of, sites};
 use std::ops::ControlFlow;
 use targets::Target;
@@ -56,7 +56,7 @@ fn calls_of_one_graph_are_told_apart() {
     let mut host = Watched::new(&module, &blobs, &target(), &watched, 2).expect("compiles");
     host.reset().expect("starts");
     let seen = host.run(&tokens(20)).expect("fits");
-    let table = materialise(&module, WeightId(0), &blobs).expect("loads");
+    let table = materialise(&module, ir::WeightId(0), &blobs).expect("loads");
     let embedded: Vec<f32> =
         tokens(20).iter().flat_map(|&t| table.data[t as usize * 36..][..36].to_vec()).collect();
     assert_eq!(seen[&watched[0]], embedded);
@@ -74,8 +74,10 @@ fn statistics_look_through_what_is_rounded() {
         ..passes::Context::default()
     };
     let mut quantised = module.clone();
-    let all = ingot::pipeline::wanted(&context);
-    passes::run(&mut quantised, &all, &context, &mut |_| ControlFlow::Continue(())).expect("runs");
+    let wanted: Vec<&passes::Pass> =
+        passes::PASSES.iter().filter(|pass| pass.is_wanted(&context)).collect();
+    passes::run(&mut quantised, &wanted, &context, &mut |_| ControlFlow::Continue(()))
+        .expect("runs");
     let blobs = Seeded::new(&module, 7);
     let windows = [tokens(40), tokens(11)];
     let of = |module: &Module| {

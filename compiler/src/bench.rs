@@ -1,5 +1,7 @@
 //! `ingot bench`: how fast the compiled model is, and how close to what the machine can do.
 
+mod profile;
+
 use crate::Error;
 use crate::bandwidth::Probe;
 use crate::host::{self, Host, HostFlags, refused};
@@ -8,6 +10,7 @@ use crate::progress;
 use crate::session::{Sampling, Session, Status};
 use crate::work::work;
 use clap::Args;
+use profile::Profile;
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -41,6 +44,9 @@ pub struct BenchFlags {
         value_parser = clap::value_parser!(u32).range(1..=1000)
     )]
     pub repeat: u32,
+    /// Show where the time goes, step by step
+    #[arg(long)]
+    pub profile: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -60,10 +66,14 @@ pub fn bench(flags: &BenchFlags) -> Result<(), Error> {
     let times = measure(&mut host.session, &tokens, flags).map_err(refused)?;
     let after = probe.measure();
     let figures = Figures::new(flags, &host, &times, [before, after]);
-    match flags.json {
-        true => output::json(&figures.json(flags, &host)),
-        false => output::print(&figures.text(flags, &host)),
+    let profiles = if flags.profile { profile::profile(flags, &tokens)? } else { vec![] };
+    if flags.json {
+        let mut json = figures.json(flags, &host);
+        json["profile"] = profiles.iter().map(Profile::json).collect();
+        return output::json(&json);
     }
+    let tables = profiles.iter().map(|p| format!("\n{}", p.text()));
+    output::print(&(figures.text(flags, &host) + &tables.collect::<String>()))
 }
 
 fn check_lengths(flags: &BenchFlags, host: &Host) -> Result<(), Error> {

@@ -10,8 +10,9 @@ use crate::options::{ModelFlags, WORKERS_MAX};
 use crate::progress;
 use crate::session::{Session, StartError, Status};
 use clap::Args;
-use runtime::Options;
+use runtime::{Options, Text};
 use std::num::NonZero;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,35 +52,41 @@ impl HostFlags {
 
 /// Compiles a model into this process.
 pub fn start(flags: &HostFlags) -> Result<Host, Error> {
+    start_with(flags, false, |_| Ok(None))
+}
+
+/// As `start`, with what `text` finds of the model's text; with `profile` the code measures its steps.
+pub fn start_with(
+    flags: &HostFlags,
+    profile: bool,
+    text: impl FnOnce(&Model) -> Result<Option<Text>, Error>,
+) -> Result<Host, Error> {
     let began = Instant::now();
     let target = flags.model.host_target()?;
     let threads = flags.threads();
     let max_workers = flags.model.codegen()?.max_workers.max(threads.into());
     let model = prepare(&flags.model)?;
-    let options = Options {
-        name: "model".into(),
-        chunk: flags.model.prefill_chunk.min(model.module.meta.context),
-        max_workers,
-        embed: false,
-        keep_text: false,
-        observer: None,
-    };
+    let chunk = flags.model.prefill_chunk.min(model.module.meta.context);
+    let options = Options { chunk, max_workers, profile, ..Options::default() };
     let bytes = targets::pack::WeightLayout::new(&model.module, targets::Arch::HOST).bytes;
     let bar = progress::bytes("packing weights", bytes);
     let heard = |n| bar.set_position(n);
-    let session = Session::new(&model.module, &model.blobs, &target, &options, threads, &heard);
+    let (module, blobs) = (&model.module, &model.blobs);
+    let text = text(&model)?;
+    let session =
+        Session::with_text(module, text.as_ref(), blobs, &target, &options, threads, &heard);
     bar.finish_and_clear();
-    let session = session.map_err(|e| start_error(e, &model))?;
+    let session = session.map_err(|e| start_error(e, &model.path))?;
     Ok(Host { model, session, threads, start: began.elapsed() })
 }
 
 /// What keeps a model from starting, placed at the model.
-pub fn start_error(error: StartError, model: &Model) -> Error {
+pub fn start_error(error: StartError, model: &Path) -> Error {
     match error {
-        StartError::Library(e) => Error::new("IG0503", e.to_string()).file(&model.path),
-        StartError::Pack(e) => pack_error(e, &model.path),
+        StartError::Library(e) => Error::new("IG0503", e.to_string()).file(model),
+        StartError::Pack(e) => pack_error(e, model),
         StartError::Memory(e) => Error::new("IG0602", "no memory for the model")
-            .file(&model.path)
+            .file(model)
             .note(e.to_string())
             .help("a smaller --context needs less"),
     }

@@ -21,6 +21,7 @@ pub mod progress;
 pub mod reference;
 pub mod run;
 pub mod session;
+pub mod text;
 pub mod tokenize;
 pub mod tokenizer;
 pub mod transforms;

@@ -1,13 +1,12 @@
 //! A model made ready: checkpoint opened, pipeline run, every flag that shapes it applied.
 
 use crate::Error;
-use crate::calib::{self, Rounded};
+use crate::calib::Laboratory;
 use crate::frontend::{self, BlobSource};
 use crate::options::ModelFlags;
 use crate::pipeline;
 use crate::tokenizer::Tokenizer;
-use ir::quant::Quantised;
-use ir::{BlobError, Blobs, Module, Tensor};
+use ir::Module;
 use passes::stats::Lab;
 use std::path::{Path, PathBuf};
 
@@ -19,50 +18,27 @@ pub struct Model {
     /// The verified module after all passes.
     pub module: Module,
     /// Where its weights come from.
-    pub blobs: Source,
+    pub blobs: BlobSource,
     /// Text to tokens and back.
     pub tokenizer: Option<Tokenizer>,
     /// The path the user gave.
     pub path: PathBuf,
 }
 
-/// A checkpoint, and what was made of it with statistics.
-pub struct Source {
-    /// The checkpoint.
-    pub checkpoint: BlobSource,
-    /// Integers of weights whose history needs statistics.
-    pub rounded: Rounded,
-}
-
-impl Blobs for Source {
-    fn load(&self, blob: &str) -> Result<Tensor, BlobError> {
-        self.checkpoint.load(blob)
-    }
-
-    fn digest(&self, blob: &str) -> Result<u128, BlobError> {
-        self.checkpoint.digest(blob)
-    }
-
-    fn rounded(&self, weight: &str) -> Option<Quantised> {
-        self.rounded.get(weight).cloned()
-    }
-}
-
 /// Opens a model and runs the pipeline as the flags say.
 pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
-    let (mut module, mut checkpoint, tokenizer) = open(flags)?;
+    let (mut module, mut blobs, tokenizer) = open(flags)?;
     set_context(&mut module, flags)?;
     check_chunk(flags)?;
     let mut context = flags.context();
-    flags.transforms.apply(&mut context, Some(&mut checkpoint))?;
-    let lab = calib::laboratory(flags, &checkpoint, &tokenizer, module.meta.context)?;
-    context.blobs = Some(&checkpoint);
+    flags.transforms.apply(&mut context, Some(&mut blobs))?;
+    let lab = Laboratory::new(flags, &module, &blobs, &tokenizer)?;
+    context.blobs = Some(&blobs);
     context.lab = lab.as_ref().map(|lab| lab as &dyn Lab);
-    pipeline::run(&mut module, &pipeline::wanted(&context), &context, &checkpoint, &flags.dump)?;
-    let blobs = Source { checkpoint, rounded: Rounded::new() };
-    let mut model = Model { module, blobs, tokenizer, path: flags.model.clone() };
-    model.blobs.rounded = calib::rounded(flags, &model)?;
-    Ok(model)
+    pipeline::run(&mut module, &pipeline::wanted(&context), &context, &blobs, &flags.dump)?;
+    let rounded = lab.map(|lab| lab.round(&module)).transpose()?;
+    blobs.rounded = rounded.unwrap_or_default();
+    Ok(Model { module, blobs, tokenizer, path: flags.model.clone() })
 }
 
 fn open(flags: &ModelFlags) -> Result<(Module, BlobSource, Option<Tokenizer>), Error> {

@@ -72,7 +72,7 @@ pub fn optimised(flags: &OptFlags) -> Result<Module, Error> {
 
 /// What the formats say; transforms need the numbers too.
 pub fn context(flags: &OptFlags) -> Context<'static> {
-    options::context(flags.quant, flags.kv, None)
+    options::context(flags.quant, flags.kv)
 }
 
 fn open(flags: &OptFlags) -> Result<(Module, Option<BlobSource>), Error> {

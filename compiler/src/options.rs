@@ -1,12 +1,11 @@
 //! What every command that compiles a model can be asked: one set of flags, one meaning.
 
 use crate::Error;
+use crate::calib::CalibFlags;
 use crate::transforms::TransformFlags;
 use clap::{Args, ValueEnum};
-use ir::{DType, IntFormat, Rounding};
-use passes::round::Gptq;
+use ir::{DType, IntFormat};
 use std::path::PathBuf;
-use std::str::FromStr;
 use targets::Target;
 
 /// Headings of `--help`.
@@ -42,95 +41,12 @@ pub struct ModelFlags {
     /// How weights are transformed
     #[command(flatten)]
     pub transforms: TransformFlags,
-    /// What calibration looks at
+    /// What calibration looks at, and how weights are rounded
     #[command(flatten)]
     pub calib: CalibFlags,
     /// The IR on its way
     #[command(flatten)]
     pub dump: DumpFlags,
-}
-
-/// Flags of everything that looks at activations.
-#[derive(Args, Clone, Debug)]
-pub struct CalibFlags {
-    /// Text to calibrate with
-    #[arg(help_heading = MODEL, long, value_name = "FILE")]
-    pub calib: Option<PathBuf>,
-    /// Tokens of it to use
-    #[arg(
-        help_heading = MODEL, long, value_name = "N", default_value_t = 16384,
-        value_parser = clap::value_parser!(u64).range(1..)
-    )]
-    pub calib_tokens: u64,
-    /// How weights of integers are rounded: auto, nearest, mse, or gptq, which needs --calib and
-    /// takes act-order, cover, damp=X, sweeps=N, correct=X after commas
-    #[arg(help_heading = MODEL, long, value_name = "HOW", default_value = "auto")]
-    pub round: Round,
-}
-
-/// How weights of integers are rounded.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Round {
-    /// `Gptq` with a text, else `Mse`.
-    Auto,
-    /// The scale just covers each group.
-    Nearest,
-    /// The scale of least squared error.
-    Mse,
-    /// By the activations.
-    Gptq(Gptq),
-}
-
-impl FromStr for Round {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Round, String> {
-        let mut parts = text.split(',');
-        let mut gptq = match parts.next() {
-            Some("auto") => return only(Round::Auto, parts),
-            Some("nearest") => return only(Round::Nearest, parts),
-            Some("mse") => return only(Round::Mse, parts),
-            Some("gptq") => Gptq::default(),
-            _ => return Err("expected auto, nearest, mse or gptq".into()),
-        };
-        for part in parts {
-            let (key, value) = part.split_once('=').unwrap_or((part, ""));
-            let number = || value.parse().map_err(|_| format!("`{part}`: expected {key}=NUMBER"));
-            match key {
-                "act-order" => gptq.act_order = true,
-                "cover" => gptq.clip = false,
-                "damp" => gptq.damp = number()?,
-                "sweeps" => gptq.sweeps = number()? as u32,
-                "correct" => gptq.correct = Some(number()?),
-                _ => return Err(format!("gptq has no `{key}`")),
-            }
-        }
-        Ok(Round::Gptq(gptq))
-    }
-}
-
-fn only<'t>(round: Round, mut rest: impl Iterator<Item = &'t str>) -> Result<Round, String> {
-    rest.next().map_or(Ok(round), |part| Err(format!("`{part}` is for gptq")))
-}
-
-impl CalibFlags {
-    /// How to round, `auto` decided.
-    pub fn round(&self) -> Round {
-        match self.round {
-            Round::Auto if self.calib.is_some() => Round::Gptq(Gptq::default()),
-            Round::Auto => Round::Mse,
-            asked => asked,
-        }
-    }
-
-    /// The step of a weight's history; none for the search that `cast` does.
-    pub fn rounding(&self) -> Option<Rounding> {
-        match self.round() {
-            Round::Nearest => Some(Rounding::Nearest),
-            Round::Gptq(_) => Some(Rounding::Gptq),
-            Round::Auto | Round::Mse => None,
-        }
-    }
 }
 
 /// Flags that show and stop the IR between passes.
@@ -227,14 +143,9 @@ impl Kv {
 }
 
 /// What the pipeline is asked for.
-pub fn context(
-    quant: Option<Quant>,
-    kv: Option<Kv>,
-    round: Option<Rounding>,
-) -> passes::Context<'static> {
+pub fn context(quant: Option<Quant>, kv: Option<Kv>) -> passes::Context<'static> {
     passes::Context {
         weights: quant.map(Quant::dtype),
-        round,
         activation_group: quant.and_then(Quant::activation_group),
         cache: kv.map(Kv::dtype),
         ..passes::Context::default()
@@ -244,11 +155,11 @@ pub fn context(
 impl ModelFlags {
     /// What the pipeline is asked for; a checkpoint becomes f16 unless the user says otherwise.
     pub fn context(&self) -> passes::Context<'static> {
-        if self.is_text() {
-            return context(self.quant, self.kv, self.calib.rounding());
-        }
-        let (quant, kv) = (self.quant.or(Some(Quant::F16)), self.kv.or(Some(Kv::F16)));
-        context(quant, kv, self.calib.rounding())
+        let (quant, kv) = match self.is_text() {
+            true => (self.quant, self.kv),
+            false => (self.quant.or(Some(Quant::F16)), self.kv.or(Some(Kv::F16))),
+        };
+        passes::Context { round: self.calib.rounding(), ..context(quant, kv) }
     }
 
     /// Whether the model is IR text.

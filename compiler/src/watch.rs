@@ -127,12 +127,10 @@ impl Watched {
         let whole_head = values.iter().any(|(graph, _)| Some(*graph) == roots[1]);
         let user = std::ptr::from_ref::<Mutex<Seeing>>(&seen) as usize;
         let options = Options {
-            name: "model".into(),
             chunk: CHUNK.min(module.meta.context),
             max_workers: threads.into(),
-            embed: false,
-            keep_text: false,
             observer: Some(Observer { watch, user, values }),
+            ..Options::default()
         };
         let session = Session::new(module, blobs, target, &options, threads, &|_| {})?;
         lock(&seen).calls = u64::from(session.library.calls).max(1);

@@ -34,7 +34,7 @@ pub fn work(module: &Module, layout: &WeightLayout) -> Work {
 }
 
 /// Bytes of each weight in the blob.
-fn sizes(module: &Module, layout: &WeightLayout) -> Vec<u64> {
+pub(crate) fn sizes(module: &Module, layout: &WeightLayout) -> Vec<u64> {
     let mut sizes = vec![0; module.weights.len()];
     let mut end = layout.bytes;
     for &id in layout.order.iter().rev() {
@@ -86,13 +86,14 @@ impl Counter<'_> {
 }
 
 /// The weights that a call hands to `callee`, in the order of its formals.
-fn bind(callee: &Graph, args: &[Arg], weights: &[WeightId]) -> Vec<WeightId> {
+pub(crate) fn bind(callee: &Graph, args: &[Arg], weights: &[WeightId]) -> Vec<WeightId> {
     let params = callee.params.iter().zip(args);
     let formals = params.filter(|(param, _)| matches!(param, Param::Weight(_)));
     formals.filter_map(|(_, &arg)| weight(arg, weights)).collect()
 }
 
-fn weight(arg: Arg, bound: &[WeightId]) -> Option<WeightId> {
+/// The weight of the module behind an argument, given what a call binds.
+pub(crate) fn weight(arg: Arg, bound: &[WeightId]) -> Option<WeightId> {
     match arg {
         Arg::Weight(id) => Some(id),
         Arg::FormalWeight(i) => bound.get(i as usize).copied(),

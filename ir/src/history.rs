@@ -5,7 +5,7 @@
 
 use crate::module::{Module, Weight, WeightId};
 use crate::round::Rounding;
-use crate::types::DType;
+use crate::types::{DType, IntFormat};
 use std::fmt;
 
 /// Where a weight's numbers come from.
@@ -82,9 +82,13 @@ pub enum Step {
     },
     /// `cast(dtype)`: every element to the nearest value of `dtype`, ties to even.
     Cast(DType),
-    /// `round(how)`: to the integers that the weight stores, otherwise than `cast` does; the last
-    /// step.
-    Round(Rounding),
+    /// `round(format, how)`: to integers, otherwise than `cast` does; the last step.
+    Round {
+        /// What the weight stores.
+        format: IntFormat,
+        /// How elements become integers.
+        how: Rounding,
+    },
 }
 
 impl Source {
@@ -133,7 +137,9 @@ impl Step {
     pub fn operand(&self) -> Option<WeightId> {
         match *self {
             Step::Scale { by, .. } | Step::Rotate { by, .. } => Some(by),
-            Step::Unpermute { .. } | Step::Repeat { .. } | Step::Cast(_) | Step::Round(_) => None,
+            Step::Unpermute { .. } | Step::Repeat { .. } | Step::Cast(_) | Step::Round { .. } => {
+                None
+            }
         }
     }
 
@@ -141,7 +147,9 @@ impl Step {
     pub fn operand_mut(&mut self) -> Option<&mut WeightId> {
         match self {
             Step::Scale { by, .. } | Step::Rotate { by, .. } => Some(by),
-            Step::Unpermute { .. } | Step::Repeat { .. } | Step::Cast(_) | Step::Round(_) => None,
+            Step::Unpermute { .. } | Step::Repeat { .. } | Step::Cast(_) | Step::Round { .. } => {
+                None
+            }
         }
     }
 
@@ -157,7 +165,7 @@ impl Step {
             Step::Rotate { side: Side::Out, .. } => "rotate_out",
             Step::Repeat { .. } => "repeat",
             Step::Cast(_) => "cast",
-            Step::Round(_) => "round",
+            Step::Round { .. } => "round",
         }
     }
 }
@@ -199,7 +207,7 @@ impl Module {
             }
             Step::Repeat { block, times } => format!("{block}, {times}"),
             Step::Cast(dtype) => dtype.to_string(),
-            Step::Round(how) => how.to_string(),
+            Step::Round { format, how } => format!("{format}, {how}"),
         };
         format!("{}({argument})", step.name())
     }

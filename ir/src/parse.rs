@@ -148,14 +148,20 @@ impl<'a> Parser<'a> {
         let plain = match step.text {
             "unpermute" => Step::Unpermute { heads: argument.integer()? },
             "cast" => Step::Cast(dtype(argument)?),
-            "round" => match Rounding::from_name(argument.text) {
-                Some(how) => Step::Round(how),
-                None => return Err(argument.error("`nearest` or `gptq`")),
-            },
             "repeat" => {
                 self.mark(",")?;
                 let times = self.word("how often")?.integer()?;
                 Step::Repeat { block: argument.integer()?, times }
+            }
+            "round" => {
+                let DType::Int(format) = dtype(argument)? else {
+                    return Err(argument.error("a format of integers"));
+                };
+                self.mark(",")?;
+                let how = self.word("how to round")?;
+                let known = Rounding::from_name(how.text);
+                let how = known.ok_or_else(|| how.error("`nearest` or `gptq`"))?;
+                Step::Round { format, how }
             }
             _ => return Err(step.error("a step of `ir/README.md`")),
         };

@@ -108,7 +108,7 @@ pub struct Grid {
 /// Adding and taking away `1.5 · 2^23` rounds a small float to the nearest integer, ties to even.
 const ROUND: f32 = 12_582_912.0;
 /// Partial sums, so that the compiler may use vectors.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 impl Grid {
     /// The grid of a scale and a low end, each rounded to f16 as it is stored.
@@ -184,8 +184,32 @@ fn with_low(x: &[f32], format: IntFormat) -> Vec<(f32, f32)> {
         .collect()
 }
 
+/// The nearest value of f16. Searches ask for very many, nearly all of them normal numbers.
 fn f16_value(x: f32) -> f32 {
-    f16::from_f32(x).to_f32()
+    const NORMAL: std::ops::Range<f32> = 6.2e-5..65504.0;
+    if !NORMAL.contains(&x.abs()) {
+        return f16::from_f32(x).to_f32();
+    }
+    let bits = x.to_bits();
+    f32::from_bits((bits + 0xfff + (bits >> 13 & 1)) & !0x1fff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_are_values_of_f16() {
+        let near = |x: f32| {
+            (-40..=40).map(move |i| f32::from_bits(x.to_bits().wrapping_add_signed(i * 77)))
+        };
+        let all = [6.1e-5, 6.3e-5, 1e-7, 0.01, 0.5, 1.0, 3.14159, 2047.5, 65503.0, 65520.0, 0.0];
+        for x in all.into_iter().flat_map(near).filter(|x| x.is_finite()) {
+            for x in [x, -x] {
+                assert_eq!(f16_value(x), f16::from_f32(x).to_f32(), "{x}");
+            }
+        }
+    }
 }
 
 /// One group of a row as `quant_rows` makes it: integers, scale, sum of the integers.

@@ -1,6 +1,6 @@
 //! Rounding a group of numbers to a grid: which scale, which integers.
 
-use crate::quant::Grid;
+use crate::quant::{Grid, LANES};
 use crate::types::IntFormat;
 use std::fmt;
 
@@ -54,12 +54,16 @@ impl Grid {
         errors.min_by(|a, b| a.0.total_cmp(&b.0)).expect("there are candidates").1
     }
 
+    /// The group is a multiple of 16 elements.
     fn weighed_error(self, x: &[f32], importance: &[f32]) -> f32 {
-        let errors = x.iter().zip(importance).map(|(&x, &weight)| {
-            let e = x - self.value(self.nearest(x));
-            e * e * weight
-        });
-        errors.sum()
+        let mut sums = [0f32; LANES];
+        for (x, weights) in x.chunks_exact(LANES).zip(importance.chunks_exact(LANES)) {
+            for ((sum, &x), &weight) in sums.iter_mut().zip(x).zip(weights) {
+                let e = x - self.value(self.nearest(x));
+                *sum += e * e * weight;
+            }
+        }
+        sums.iter().sum()
     }
 }
 

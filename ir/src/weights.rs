@@ -37,18 +37,18 @@ pub trait Blobs: Sync {
     /// The tensor of that name as f32, exactly as its format defines it.
     fn load(&self, blob: &str) -> Result<Tensor, BlobError>;
 
-    /// A hash of the tensor of that name: equal tensors in equal formats have equal ones, and others
-    /// hardly ever.
-    fn digest(&self, blob: &str) -> Result<u128, BlobError> {
-        let words = self.load(blob)?.data.into_iter().map(|x| u64::from(x.to_bits()));
-        Ok(crate::random::digest(words))
-    }
-
     /// The integers of the weight of that name, where they were found with statistics that the
     /// weight's history does not hold.
     fn rounded(&self, weight: &str) -> Option<Quantised> {
         let _ = weight;
         None
+    }
+
+    /// A hash of the tensor of that name: equal tensors in equal formats have equal ones, and others
+    /// hardly ever.
+    fn digest(&self, blob: &str) -> Result<u128, BlobError> {
+        let words = self.load(blob)?.data.into_iter().map(|x| u64::from(x.to_bits()));
+        Ok(crate::random::digest(words))
     }
 }
 
@@ -76,10 +76,10 @@ pub fn materialise(module: &Module, id: WeightId, blobs: &dyn Blobs) -> Result<T
 pub fn stored(module: &Module, id: WeightId, blobs: &dyn Blobs) -> Result<Numbers, BlobError> {
     let weight = module.weight(id);
     let fail = |why: String| BlobError { blob: label(weight), why };
-    if let Some(Step::Round(Rounding::Gptq)) = weight.via.last() {
-        let why = "rounding by gptq needs a text: give --calib FILE, or --calib self";
-        let rounded = blobs.rounded(&weight.name).ok_or_else(|| fail(why.into()))?;
-        if rounded.dims[..] != weight.dims[..] || DType::Int(rounded.format) != weight.dtype {
+    if let Some(&Step::Round { format, how: Rounding::Gptq }) = weight.via.last()
+        && let Some(rounded) = blobs.rounded(&weight.name)
+    {
+        if rounded.dims[..] != weight.dims[..] || rounded.format != format {
             let found = Type::weight(DType::Int(rounded.format), &rounded.dims);
             return Err(fail(format!("found {found} rounded, expected {}", weight.ty())));
         }
@@ -88,7 +88,7 @@ pub fn stored(module: &Module, id: WeightId, blobs: &dyn Blobs) -> Result<Number
     let mut numbers = Numbers::Floats(origin(weight, blobs)?);
     for step in &weight.via {
         let operand = step.operand().map(|by| Operand::new(module, by, blobs)).transpose()?;
-        numbers = steps::apply(step, operand.as_ref(), numbers, weight.dtype).map_err(fail)?;
+        numbers = steps::apply(step, operand.as_ref(), numbers).map_err(fail)?;
     }
     let dims = match &numbers {
         Numbers::Floats(tensor) => &tensor.dims[..],

@@ -72,14 +72,14 @@ fn select_weight(
         );
         return Err(PassError { pass: "select", why });
     }
-    if let Some(Step::Cast(_) | Step::Round(_)) = weight.via.last() {
+    if let Some(Step::Cast(_) | Step::Round { .. }) = weight.via.last() {
         weight.via.pop();
         weight.dtype = DType::F32;
     }
     if weight.dtype != dtype {
         weight.dtype = dtype;
         weight.via.push(match (dtype, round) {
-            (DType::Int(_), Some(how)) => Step::Round(how),
+            (DType::Int(format), Some(how)) => Step::Round { format, how },
             _ => Step::Cast(dtype),
         });
     }

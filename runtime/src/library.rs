@@ -2,12 +2,14 @@
 
 use crate::entry::{self, Parts};
 use crate::state::{LayoutError, StateLayout};
-use crate::{errors, pieces, sample, save};
+use crate::text::{self, Text, TextError};
+use crate::{errors, sample, save};
 use cranelift_codegen::ir::types::*;
 use cranelift_module::{DataId, FuncId, Module as Sink};
 use ir::Module;
 use targets::compile::{CompileError, Inputs, Observer, compile};
 use targets::pack::WeightLayout;
+use targets::profile::Profile;
 use targets::records::{frame, worker};
 use targets::{Emitter, Listing, Target};
 
@@ -24,8 +26,24 @@ pub struct Options {
     pub embed: bool,
     /// Whether CLIF and listings are kept.
     pub keep_text: bool,
+    /// Whether the code measures its steps.
+    pub profile: bool,
     /// Who watches values, in this process only.
     pub observer: Option<Observer>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            name: "model".into(),
+            chunk: 64,
+            max_workers: 8,
+            embed: false,
+            keep_text: false,
+            profile: false,
+            observer: None,
+        }
+    }
 }
 
 /// What was emitted.
@@ -46,8 +64,10 @@ pub struct Library {
     pub stack_bytes: u64,
     /// Calls of graphs in one run of the model.
     pub calls: u32,
-    /// Bytes of tables: token pieces and others.
+    /// Bytes of the tables of tokenizer and chat template.
     pub table_bytes: u64,
+    /// The table of measured steps in scratch, if there is one.
+    pub profile: Option<Profile>,
 }
 
 /// A model that no library can be made of.
@@ -59,20 +79,23 @@ pub enum LibraryError {
     /// No state.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// No tables.
+    #[error(transparent)]
+    Text(#[from] TextError),
 }
 
 /// Names of the exported functions, in the order of the header.
 const EXPORTS: &[&str] = &[
     "init", "prefill", "decode", "logits", "score", "sample", "position", "truncate", "save",
-    "load", "piece", "error",
+    "load", "encode", "piece", "chat", "error",
 ];
 
-/// Emits the library of a verified module into `sink`. `tokens` are the bytes of each token.
+/// Emits the library of a verified module into `sink`, with what is known of text.
 pub fn emit(
     sink: &mut dyn Sink,
     target: &Target,
     module: &Module,
-    tokens: Option<&[Vec<u8>]>,
+    text: Option<&Text>,
     options: &Options,
 ) -> Result<Library, LibraryError> {
     let weights = WeightLayout::new(module, target.facts.arch);
@@ -91,6 +114,7 @@ pub fn emit(
         chunk: options.chunk,
         max_workers: options.max_workers,
         scratch_start: frame::RECORDS as u64 + records,
+        profile: options.profile,
         observer: options.observer.as_ref(),
         call_conv: target.c_call_conv(),
     };
@@ -109,7 +133,9 @@ pub fn emit(
     let mut functions = entry::emit(e, &parts);
     functions.push(sample::emit(e, &state));
     functions.extend(save::emit(e, &state));
-    functions.push(pieces::emit(e, tokens));
+    let others = e.constant_bytes();
+    functions.extend(text::emit(e, text)?);
+    let table_bytes = e.constant_bytes() - others;
     functions.push(errors::emit(e));
     let ids: Vec<FuncId> = functions.iter().map(|f| f.id).collect();
     Ok(Library {
@@ -118,9 +144,10 @@ pub fn emit(
         stack_bytes: e.stack_bytes(&ids).into(),
         calls: model.calls,
         listings: e.listings().cloned().collect(),
-        table_bytes: tokens.map_or(0, |t| pieces::table_bytes(t) as u64),
+        table_bytes,
         scratch_bytes,
         weights,
         state,
+        profile: model.profile,
     })
 }

@@ -6,11 +6,12 @@ mod observe;
 mod score;
 mod writer;
 
-use crate::builder::Func;
+use crate::builder::{Func, Val};
 use crate::emit::{Emitter, Tuning};
 use crate::kernels::hadamard;
 use crate::pack::WeightLayout;
-use crate::plan::{Step, plan, row_stride};
+use crate::plan::{GraphPlan, Step, plan, row_stride};
+use crate::profile::{self, Profile};
 use crate::records::worker;
 use cranelift_codegen::ir::types::*;
 use cranelift_codegen::isa::CallConv;
@@ -36,6 +37,8 @@ pub struct Inputs<'a> {
     pub max_workers: u64,
     /// First free offset of scratch.
     pub scratch_start: u64,
+    /// Whether the code measures its steps.
+    pub profile: bool,
     /// Who watches values, in this process only.
     pub observer: Option<&'a Observer>,
     /// How C functions are called.
@@ -64,6 +67,8 @@ pub struct Compiled {
     pub scratch_bytes: u64,
     /// Calls between two checkpoints, for `poll`: the total per run of the model.
     pub calls: u32,
+    /// The table of measured steps, if there is one.
+    pub profile: Option<Profile>,
 }
 
 /// A module that code cannot be made for.
@@ -89,25 +94,33 @@ pub fn compile(
     let (model, head) = (root("model"), root("head"));
     let mut functions: HashMap<GraphId, Func> = HashMap::new();
     let rows = bind_rows(e, inputs, model);
-    for (i, graph) in module.graphs.iter().enumerate() {
+    // Values of a called graph, of @model and of @head are alive at the same time.
+    let plans: Vec<GraphPlan> = module
+        .graphs
+        .iter()
+        .map(|graph| {
+            let plan = plan(graph, scratch, inputs.chunk);
+            scratch = plan.end.next_multiple_of(64);
+            plan
+        })
+        .collect();
+    let clock =
+        inputs.profile.then(|| Clock::new(e, module, &plans, rows.by_call.len(), &mut scratch));
+    let writer = |id: GraphId| Writer {
+        inputs,
+        kernels: &kernels,
+        graph: module.graph(id),
+        plan: &plans[id.0 as usize],
+        clock: clock.as_ref().map(|clock| (clock, clock.first[id.0 as usize])),
+    };
+    for i in 0..module.graphs.len() {
         let id = GraphId(i as u32);
-        if id == model || id == head {
-            continue;
+        if id != model && id != head {
+            functions.insert(id, define_graph(e, &writer(id)));
         }
-        let plan = plan(graph, scratch, inputs.chunk);
-        scratch = plan.end.next_multiple_of(64);
-        let writer = Writer { inputs, kernels: &kernels, graph, plan: &plan };
-        functions.insert(id, define_graph(e, &writer));
     }
-    let plan_model = plan(module.graph(model), scratch, inputs.chunk);
-    scratch = plan_model.end.next_multiple_of(64);
-    let writer =
-        Writer { inputs, kernels: &kernels, graph: module.graph(model), plan: &plan_model };
-    let model_function = define_model(e, &writer, &functions, &rows, checkpoint);
-
-    let plan_head = plan(module.graph(head), scratch, inputs.chunk);
-    scratch = plan_head.end.next_multiple_of(64);
-    let writer = Writer { inputs, kernels: &kernels, graph: module.graph(head), plan: &plan_head };
+    let model_function = define_model(e, &writer(model), &functions, &rows, checkpoint);
+    let writer = writer(head);
     let head_function = define_graph(e, &writer);
     let score = score::define_score(e, &writer, &mut scratch)?;
 
@@ -127,7 +140,38 @@ pub fn compile(
         private_bytes,
         scratch_bytes: private + private_bytes * inputs.max_workers,
         calls: rows.by_call.len() as u32,
+        profile: clock.map(|clock| clock.profile),
     })
+}
+
+/// What measures the steps.
+struct Clock {
+    ticks: Func,
+    profile: Profile,
+    /// First site of each graph.
+    first: Vec<u64>,
+}
+
+impl Clock {
+    fn new(
+        e: &mut Emitter,
+        module: &Module,
+        plans: &[GraphPlan],
+        calls: usize,
+        scratch: &mut u64,
+    ) -> Clock {
+        let mut profile = Profile { offset: *scratch, rows: calls as u64 + 1, sites: vec![] };
+        let graphs = module.graphs.iter().zip(plans);
+        let first = graphs.map(|(graph, plan)| profile.add(graph, plan)).collect();
+        *scratch = (*scratch + profile.bytes()).next_multiple_of(64);
+        Clock { ticks: profile::define_ticks(e), profile, first }
+    }
+
+    /// Starts in the row of a call, or with `None` in the one outside of calls.
+    fn start(&self, record: Val, call: Option<u64>) {
+        let row = call.unwrap_or(self.profile.rows - 1);
+        profile::start(record, &self.ticks, &self.profile, row);
+    }
 }
 
 fn hidden_width(model: &Graph) -> u64 {
@@ -136,7 +180,8 @@ fn hidden_width(model: &Graph) -> u64 {
 
 fn private_bytes(kernels: &Kernels, inputs: &Inputs) -> u64 {
     let attention = kernels.attention.iter().map(|(shape, _)| shape.private_bytes()).max();
-    attention.unwrap_or(0).max(inputs.chunk * crate::kernels::score::PIECE * 4)
+    let pieces = kernels.room_bytes + inputs.chunk * crate::kernels::score::PIECE * 4;
+    attention.unwrap_or(0).max(pieces)
 }
 
 /// What the code generator asks beyond the verifier.
@@ -214,8 +259,8 @@ fn define_graph(e: &mut Emitter, w: &Writer) -> Func {
         let params = args[2..2 + values].to_vec();
         let mut scope = Scope::new(k, args[0], args[1], params, args[2 + values]);
         w.observe_params(&mut scope);
-        for step in &w.plan.steps {
-            w.step(&mut scope, *step);
+        for step in 0..w.plan.steps.len() {
+            w.step(&mut scope, step);
         }
         k.ret(&[]);
     });
@@ -235,17 +280,19 @@ fn define_model(
         let zero = k.i64(0);
         let tokens = args[0].load(I64, worker::TOKENS);
         let mut scope = Scope::new(k, args[0], zero, vec![tokens, zero], args[1]);
+        w.start_clock(&scope, None);
         w.angles(&mut scope);
-        for step in &w.plan.steps {
+        for (at, step) in w.plan.steps.iter().enumerate() {
             let Step::Inst(i) = *step else {
-                w.step(&mut scope, *step);
+                w.step(&mut scope, at);
                 continue;
             };
             let Op::Call(callee) = w.graph.insts[i].op else {
-                w.step(&mut scope, *step);
+                w.step(&mut scope, at);
                 continue;
             };
             w.barrier(&mut scope);
+            w.start_clock(&scope, Some(call_number(w.graph, i)));
             let binding = k.data(rows.data) + rows.by_call[&i];
             let mut call = vec![scope.record, binding];
             for arg in &w.graph.insts[i].args {
@@ -260,7 +307,13 @@ fn define_model(
             w.observe(&mut scope, w.graph.insts[i].result);
         }
         w.barrier(&mut scope);
+        w.start_clock(&scope, None);
         k.ret(&[k.i32(0)]);
     });
     f
+}
+
+/// Which of a graph's calls an instruction is.
+fn call_number(graph: &Graph, inst: usize) -> u64 {
+    graph.insts[..inst].iter().filter(|i| matches!(i.op, Op::Call(_))).count() as u64
 }

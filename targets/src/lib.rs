@@ -12,9 +12,11 @@ pub mod math;
 pub mod object;
 pub mod pack;
 pub mod plan;
+pub mod profile;
 pub mod records;
 pub mod sync;
 pub mod target;
+mod tiles;
 
 pub use builder::{Func, Kernel, Val, Var};
 pub use emit::{Emitter, Listing, Tuning};

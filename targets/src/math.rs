@@ -3,22 +3,47 @@
 use crate::builder::{Kernel, Val};
 use cranelift_codegen::ir::types::*;
 
-/// `1.5 · 2^23`: adding it rounds a small float to an integer in the low bits.
-const ROUND: f32 = 12_582_912.0;
+/// Numbers of `exp`.
+pub struct Exp {
+    /// Arguments are clamped to `low..=high`.
+    pub low: f32,
+    /// See `low`.
+    pub high: f32,
+    /// `log2 e`.
+    pub log2_e: f32,
+    /// `1.5 · 2^23`: adding it rounds a small float to an integer in the low bits.
+    pub round: f32,
+    /// Minus `ln 2`, the part whose products are exact.
+    pub ln2_high: f32,
+    /// Minus `ln 2`, the rest.
+    pub ln2_low: f32,
+    /// Coefficients of `(exp r - 1 - r) / r²` in `r`, highest first.
+    pub polynomial: [f32; 5],
+}
 
-/// `exp(x)`, four lanes, for `x` clamped to [-87.3, 88.3]; within 3 ulp.
 /// Range reduction by `ln 2` in two parts, degree-6 Taylor polynomial (Cephes `expf`).
+pub const EXP: Exp = Exp {
+    low: -87.3,
+    high: 88.3,
+    log2_e: std::f32::consts::LOG2_E,
+    round: 12_582_912.0,
+    ln2_high: -0.693_359_4,
+    ln2_low: 2.121_944_4e-4,
+    polynomial: [1.388_888_9e-3, 8.333_334e-3, 4.166_666_6e-2, 1.666_666_7e-1, 0.5],
+};
+
+/// `exp(x)`, four lanes, for `x` clamped to [-87.3, 88.3]; within 3 ulp. See `EXP`.
 pub fn exp<'k>(x: Val<'k>) -> Val<'k> {
     let k = x.k;
     let c = |v: f32| k.f32x4(v);
-    let x = x.pmax(c(-87.3)).pmin(c(88.3));
-    let shifted = x.fma(c(std::f32::consts::LOG2_E), c(ROUND));
-    let n = shifted - c(ROUND);
-    let r = n.fma(c(-0.693_359_4), x);
-    let r = n.fma(c(2.121_944_4e-4), r);
-    let mut p = c(1.388_888_9e-3);
-    for q in [8.333_334e-3, 4.166_666_6e-2, 1.666_666_7e-1, 0.5] {
-        p = p.fma(r, c(q));
+    let x = x.pmax(c(EXP.low)).pmin(c(EXP.high));
+    let shifted = x.fma(c(EXP.log2_e), c(EXP.round));
+    let n = shifted - c(EXP.round);
+    let r = n.fma(c(EXP.ln2_high), x);
+    let r = n.fma(c(EXP.ln2_low), r);
+    let mut p = c(EXP.polynomial[0]);
+    for q in &EXP.polynomial[1..] {
+        p = p.fma(r, c(*q));
     }
     let y = (r * r).fma(p, r) + 1.0;
     let exponent = shifted.cast(I32X4) << 23;

@@ -4,7 +4,7 @@ use crate::kernels::panel::PANEL_ROWS;
 use crate::kernels::quant_rows;
 use ir::{Arg, DType, Graph, Op, Param, Type, ValueId};
 
-/// One step: an instruction, or a `linear` with the `add` that takes its result.
+/// One step: an instruction, or two that are done in one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// An instruction alone.
@@ -17,6 +17,13 @@ pub enum Step {
         add: usize,
         /// The other operand of the `add`.
         residual: ValueId,
+    },
+    /// `rms_norm` of whole rows or `silu_mul`, and the `quant_rows` that alone takes its result.
+    Quantised {
+        /// Index of the first.
+        inst: usize,
+        /// Index of the `quant_rows`.
+        quant: usize,
     },
 }
 
@@ -73,26 +80,17 @@ pub fn plan(graph: &Graph, start: u64, rows: u64) -> GraphPlan {
     plan
 }
 
-fn steps(graph: &Graph) -> Vec<Step> {
-    let uses = |v: ValueId| {
-        let args = graph.insts.iter().flat_map(|i| &i.args).filter(|a| **a == Arg::Value(v));
-        args.count() + usize::from(graph.result == v)
-    };
-    let producer = |v: ValueId| graph.insts.iter().position(|i| i.result == v);
+/// The steps of a graph, in order.
+pub fn steps(graph: &Graph) -> Vec<Step> {
     let mut taken = vec![false; graph.insts.len()];
     let mut steps = vec![];
-    for (i, inst) in graph.insts.iter().enumerate() {
-        let mut step = Step::Inst(i);
-        if let (Op::Add, [Arg::Value(a), Arg::Value(b)]) = (&inst.op, &inst.args[..]) {
-            for (product, residual) in [(*b, *a), (*a, *b)] {
-                let Some(linear) = producer(product) else { continue };
-                let plain = graph.insts[linear].args.len() == 2;
-                if graph.insts[linear].op == Op::Linear && plain && uses(product) == 1 {
-                    taken[linear] = true;
-                    step = Step::LinearAdd { linear, add: i, residual };
-                    break;
-                }
+    for i in 0..graph.insts.len() {
+        let step = linear_add(graph, i).or_else(|| quantised(graph, i)).unwrap_or(Step::Inst(i));
+        match step {
+            Step::LinearAdd { linear: first, .. } | Step::Quantised { inst: first, .. } => {
+                taken[first] = true;
             }
+            Step::Inst(_) => {}
         }
         steps.push(step);
     }
@@ -100,12 +98,61 @@ fn steps(graph: &Graph) -> Vec<Step> {
     steps
 }
 
+/// The instruction that defines a value, if nothing but one operand reads it.
+fn only_read_once(graph: &Graph, v: ValueId) -> Option<usize> {
+    let args = graph.insts.iter().flat_map(|i| &i.args).filter(|a| **a == Arg::Value(v));
+    let reads = args.count() + usize::from(graph.result == v);
+    graph.insts.iter().position(|i| i.result == v).filter(|_| reads == 1)
+}
+
+/// An `add` whose operand is a `linear` without bias.
+fn linear_add(graph: &Graph, add: usize) -> Option<Step> {
+    let (Op::Add, [Arg::Value(a), Arg::Value(b)]) =
+        (&graph.insts[add].op, &graph.insts[add].args[..])
+    else {
+        return None;
+    };
+    [(*b, *a), (*a, *b)].into_iter().find_map(|(product, residual)| {
+        let linear = only_read_once(graph, product)?;
+        let plain = graph.insts[linear].op == Op::Linear && graph.insts[linear].args.len() == 2;
+        plain.then_some(Step::LinearAdd { linear, add, residual })
+    })
+}
+
+/// A `quant_rows` whose operand can be quantised as it is made.
+fn quantised(graph: &Graph, quant: usize) -> Option<Step> {
+    let (Op::QuantRows { .. }, [Arg::Value(x)]) =
+        (&graph.insts[quant].op, &graph.insts[quant].args[..])
+    else {
+        return None;
+    };
+    let inst = only_read_once(graph, *x)?;
+    let takes = matches!(graph.insts[inst].op, Op::RmsNorm { group: None, .. } | Op::SiluMul);
+    takes.then_some(Step::Quantised { inst, quant })
+}
+
 impl Step {
+    /// The instructions that the step does.
+    pub fn insts(self) -> Vec<usize> {
+        match self {
+            Step::Inst(i) => vec![i],
+            Step::LinearAdd { linear, add, .. } => vec![linear, add],
+            Step::Quantised { inst, quant } => vec![inst, quant],
+        }
+    }
+
+    /// What the step is called: its first operation.
+    pub fn name(self, graph: &Graph) -> &'static str {
+        graph.insts[self.insts()[0]].op.name()
+    }
+
     /// The value that the step defines.
     pub fn result(self, graph: &Graph) -> ValueId {
         match self {
             Step::Inst(i) => graph.insts[i].result,
-            Step::LinearAdd { add, .. } => graph.insts[add].result,
+            Step::LinearAdd { add: last, .. } | Step::Quantised { quant: last, .. } => {
+                graph.insts[last].result
+            }
         }
     }
 
@@ -120,6 +167,7 @@ impl Step {
         match self {
             Step::Inst(i) => values(i).collect(),
             Step::LinearAdd { linear, residual, .. } => values(linear).chain([residual]).collect(),
+            Step::Quantised { inst, .. } => values(inst).collect(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What machine code is for: triple, CPU, features; and the facts that kernels ask about.
 
+#[cfg(target_arch = "x86_64")]
+use crate::tiles;
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetFrontendConfig};
 use cranelift_codegen::settings::{self, Configurable};
 use std::collections::BTreeSet;
@@ -27,12 +29,20 @@ pub struct Facts {
     pub arch: Arch,
     /// Fused multiply-add.
     pub fma: bool,
+    /// 128-bit dot products of bytes that Cranelift can be made to emit.
+    pub dot_i8: bool,
+    /// `pmaddubsw`.
+    pub ssse3: bool,
     /// 256-bit floats with FMA and half-precision conversion (x86-64-v3).
     pub avx2: bool,
     /// 512-bit floats (x86-64-v4).
     pub avx512: bool,
+    /// 256-bit integer dot products.
+    pub avxvnni: bool,
     /// 512-bit integer dot products.
     pub avx512vnni: bool,
+    /// Tiles of integers, with 512-bit vectors around them.
+    pub amx: bool,
     /// Cranelift's view of calls and pointers.
     pub frontend: TargetFrontendConfig,
 }
@@ -97,7 +107,15 @@ const X64_FEATURES: &[(&str, &str)] = &[
     ("avx512vnni", "has_avx512vnni"),
     ("avx512bf16", ""),
     ("avxvnni", "has_avx_vnni"),
+    ("amx-tile", ""),
+    ("amx-int8", ""),
 ];
+
+/// What the 512-bit integer kernels use.
+const AVX512_VNNI: &[&str] = &["f16c", "avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512vnni"];
+/// What the kernels in tiles use. No CPU name has them: the operating system must let a process use
+/// tiles first, so a user says that they are wanted.
+const AMX: &[&str] = &["amx-tile", "amx-int8"];
 
 const A64_FEATURES: &[(&str, &str)] = &[
     ("neon", ""),
@@ -213,9 +231,16 @@ impl Target {
         let facts = Facts {
             arch,
             fma: arch == Arch::A64 || has(&["fma", "avx"]),
+            dot_i8: match arch {
+                Arch::A64 => has(&["dotprod"]),
+                Arch::X64 => has(&["avxvnni"]) || has(&["avx512vnni", "avx512vl"]),
+            },
+            ssse3: has(&["ssse3"]),
             avx2: has(&["avx", "avx2", "fma", "f16c"]),
             avx512: has(&["avx", "avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512dq"]),
-            avx512vnni: has(&["f16c", "avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512vnni"]),
+            avxvnni: has(&["avx", "avx2", "fma", "f16c", "avxvnni"]),
+            avx512vnni: has(AVX512_VNNI),
+            amx: has(AVX512_VNNI) && has(AMX),
             frontend: ordered.frontend_config(),
         };
         let name = name.to_string();
@@ -300,7 +325,12 @@ fn native_features(arch: Arch) -> Result<BTreeSet<&'static str>, TargetError> {
         "avx512bf16",
         "avxvnni"
     ];
-    Ok(found.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect())
+    let mut names: BTreeSet<&str> =
+        found.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect();
+    if tiles::permitted() {
+        names.extend(AMX);
+    }
+    Ok(names)
 }
 
 #[cfg(target_arch = "aarch64")]

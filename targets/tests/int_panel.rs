@@ -1,10 +1,14 @@
 //! Integer panels and `quant_rows` against their references, bit for bit.
 
+mod support;
+
 use ir::quant::{Quantised, quant_group};
 use ir::{IntFormat, Tensor};
+use support::Arg::{At, Int};
+use support::{Case, emulated, floats, noise, run};
 use targets::kernels::int_panel::{self, Shape};
 use targets::kernels::quant_rows;
-use targets::{Arch, Emitter, Target, jit};
+use targets::{Emitter, Func, Target};
 
 /// Formats, and the group of the activations they meet.
 const FORMATS: [(&str, u64); 10] = [
@@ -20,84 +24,138 @@ const FORMATS: [(&str, u64); 10] = [
     ("i4row", 32),
 ];
 
+/// A CPU and features for each kind of kernel; x86-64 ones that this machine lacks are left out.
+const MACHINES: [(&str, &str, &str); 9] = [
+    ("x86_64-unknown-linux-gnu", "x86-64", ""),
+    ("x86_64-unknown-linux-gnu", "x86-64-v2", ""),
+    ("x86_64-unknown-linux-gnu", "x86-64-v3", ""),
+    ("x86_64-unknown-linux-gnu", "alderlake", ""),
+    ("x86_64-unknown-linux-gnu", "x86-64-v4", ""),
+    ("x86_64-unknown-linux-gnu", "icelake-server", ""),
+    ("x86_64-unknown-linux-gnu", "icelake-server", "+amx-tile,+amx-int8"),
+    ("aarch64-unknown-linux-gnu", "cortex-a53", ""),
+    ("aarch64-unknown-linux-gnu", "cortex-a76", ""),
+];
+
 /// Rows and columns of the matrix: the second panel is not full.
 const ROWS: usize = 40;
 const COLUMNS: usize = 192;
 /// Rows of activations: more than any one kernel takes.
-const TOKENS: usize = 9;
+const TOKENS: usize = 41;
 
-type PanelKernel =
-    extern "sysv64" fn(*const u8, *const u8, *mut f32, u64, u64, u64, *const f32, u64);
-type QuantRows = extern "sysv64" fn(*const f32, *mut u8, u64, u64, u64, u64);
-
-/// Reproducible numbers in ±1.5.
-fn noise(n: usize, mut seed: u64) -> Vec<f32> {
-    let mut next = || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((seed >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 3.0
-    };
-    (0..n).map(|_| next()).collect()
-}
-
-#[cfg(target_arch = "x86_64")]
 #[test]
 fn integer_panels_equal_their_reference() {
-    for cpu in ["x86-64", "x86-64-v3", "native"] {
-        let target = Target::new("x86_64-unknown-linux-gnu", Some(cpu), "").expect("known");
-        for (name, group) in FORMATS {
-            let format = IntFormat::from_name(name).expect("a format");
-            check(&target, Shape { format, group });
+    let native = Target::native().expect("this machine is a target");
+    for (triple, cpu, features) in MACHINES {
+        let target = Target::new(triple, Some(cpu), features).expect("known");
+        let can_run = match target.triple.architecture == native.triple.architecture {
+            true => target.features.is_subset(&native.features),
+            false => triple.starts_with("aarch64") && emulated::available(),
+        };
+        if can_run {
+            check(&target);
         }
     }
 }
 
-fn check(target: &Target, shape: Shape) {
-    let tensor = Tensor { dims: vec![ROWS as u64, COLUMNS as u64], data: noise(ROWS * COLUMNS, 5) };
-    let matrix = Quantised::round(&tensor, shape.format);
-    let mut sink = jit::module(target);
-    let mut e = Emitter::new(target, &mut sink, "t", false);
-    let panel = int_panel::define(&mut e, shape);
-    let quantise = quant_rows::define(&mut e, shape.group);
-    let code = jit::Code::new(sink);
-    // SAFETY: the functions take the parameters that their docs name.
-    let (panel, quantise): (PanelKernel, QuantRows) = unsafe {
-        (
-            std::mem::transmute::<*const u8, PanelKernel>(code.function(panel.id)),
-            std::mem::transmute::<*const u8, QuantRows>(code.function(quantise.id)),
-        )
-    };
-    let x = noise(TOKENS * COLUMNS, 77);
+fn shape(name: &str, group: u64) -> Shape {
+    Shape { format: IntFormat::from_name(name).expect("a format"), group }
+}
+
+fn matrix(shape: Shape) -> Quantised {
+    let tensor = Tensor { dims: vec![ROWS as u64, COLUMNS as u64], data: noise(5, ROWS * COLUMNS) };
+    Quantised::round(&tensor, shape.format)
+}
+
+fn activations() -> Vec<f32> {
+    noise(77, TOKENS * COLUMNS)
+}
+
+fn added() -> Vec<f32> {
+    noise(3, TOKENS * 32)
+}
+
+/// Where a case holds what.
+struct Places {
+    rows: usize,
+    /// Per panel: the product, and the product with something added.
+    y: Vec<[usize; 2]>,
+}
+
+/// Rows are quantised by functions `2 i`, multiplied by functions `2 i + 1`.
+fn case(target: &Target, i: usize, shape: Shape) -> (Case, Places) {
+    let mut case = Case::default();
+    let matrix = matrix(shape);
+    let groups = (COLUMNS as u64 / shape.group) as i64;
     let stride = quant_rows::row_stride(COLUMNS as u64, shape.group);
-    let groups = COLUMNS as u64 / shape.group;
-    let mut rows = vec![0u8; TOKENS * stride as usize];
-    quantise(x.as_ptr(), rows.as_mut_ptr(), groups, TOKENS as u64, COLUMNS as u64 * 4, stride);
-    check_rows(&x, &rows, shape.group as usize, stride as usize);
-    let residual = noise(TOKENS * 32, 3);
+    let x = case.floats(&activations());
+    let rows = case.bytes(&vec![0; TOKENS * stride as usize]);
+    let added = case.floats(&added());
+    let room_bytes = int_panel::room_bytes(&target.facts, COLUMNS as u64) as usize;
+    let room = case.bytes(&vec![0; room_bytes]);
+    let (tokens, stride) = (Int(TOKENS as i64), Int(stride as i64));
+    let strides = [Int(COLUMNS as i64 * 4), stride];
+    case.call(2 * i, &[At(x), At(rows), Int(groups), tokens, strides[0], strides[1]]);
+    let mut y = vec![];
     for p in 0..ROWS.div_ceil(32) {
-        let w = int_panel::pack(&matrix, shape, p, Arch::X64);
-        assert_eq!(w.len() as u64, shape.panel_bytes(groups), "{shape:?}");
-        for residual in [None, Some(&residual)] {
-            let mut y = vec![0f32; TOKENS * 32];
-            let added = residual.map_or(std::ptr::null(), |r| r.as_ptr());
-            let tokens = TOKENS as u64;
-            panel(w.as_ptr(), rows.as_ptr(), y.as_mut_ptr(), groups, stride, 128, added, tokens);
-            for (i, found) in y.iter().enumerate() {
-                let (t, n) = (i / 32, p * 32 + i % 32);
-                let x = &x[t * COLUMNS..][..COLUMNS];
-                let product = match n < ROWS {
-                    true => int_panel::reference(&matrix, shape, n, x, target.facts.fma),
-                    false => 0.0,
-                };
-                let expected = product + residual.map_or(0.0, |r| r[i]);
-                assert!(*found == expected, "{shape:?} on {}, row {n}, token {t}", target.cpu);
-            }
+        let w = int_panel::pack(&matrix, shape, p, target.facts.arch);
+        assert_eq!(w.len() as u64, shape.panel_bytes(groups as u64), "{shape:?}");
+        let w = case.bytes(&w);
+        y.push([Int(0), At(added)].map(|residual| {
+            let y = case.room(TOKENS * 32);
+            let product = [At(w), At(rows), At(y), Int(groups), stride, Int(128)];
+            case.call(2 * i + 1, &[&product[..], &[residual, tokens, At(room)]].concat());
+            y
+        }));
+    }
+    (case, Places { rows, y })
+}
+
+fn check(target: &Target) {
+    let shapes: Vec<Shape> = FORMATS.iter().map(|(name, group)| shape(name, *group)).collect();
+    let define = |e: &mut Emitter| -> Vec<Func> {
+        let mut quantise = std::collections::HashMap::new();
+        let both = |shape: &Shape| {
+            let group = shape.group;
+            let made = quantise.entry(group).or_insert_with(|| quant_rows::define(e, group));
+            [made.clone(), int_panel::define(e, *shape)]
+        };
+        shapes.iter().flat_map(both).collect()
+    };
+    let made: Vec<(Case, Places)> =
+        shapes.iter().enumerate().map(|(i, shape)| case(target, i, *shape)).collect();
+    let (cases, places): (Vec<Case>, Vec<Places>) = made.into_iter().unzip();
+    let found = run(target, &define, &cases);
+    for ((shape, places), memory) in shapes.iter().zip(&places).zip(&found) {
+        check_rows(&memory[places.rows..], shape.group as usize);
+        check_products(target, *shape, places, memory);
+    }
+}
+
+fn check_products(target: &Target, shape: Shape, places: &Places, memory: &[u8]) {
+    let (matrix, x, added) = (matrix(shape), activations(), added());
+    for (p, [alone, sum]) in places.y.iter().enumerate() {
+        let found = [*alone, *sum].map(|at| floats(memory, at, TOKENS * 32));
+        for i in 0..TOKENS * 32 {
+            let (t, n) = (i / 32, p * 32 + i % 32);
+            let product = match n < ROWS {
+                true => {
+                    let x = &x[t * COLUMNS..][..COLUMNS];
+                    int_panel::reference(&matrix, shape, n, x, target.facts.fma)
+                }
+                false => 0.0,
+            };
+            let expected = [product, product + added[i]];
+            let what = format!("{shape:?} on {}, row {n}, token {t}", target.cpu);
+            assert_eq!([found[0][i], found[1][i]], expected, "{what}");
         }
     }
 }
 
 /// Integers, scales and sums of quantised rows.
-fn check_rows(x: &[f32], rows: &[u8], group: usize, stride: usize) {
-    for (t, x) in x.chunks(COLUMNS).enumerate() {
+fn check_rows(rows: &[u8], group: usize) {
+    let stride = quant_rows::row_stride(COLUMNS as u64, group as u64) as usize;
+    for (t, x) in activations().chunks(COLUMNS).enumerate() {
         for (g, x) in x.chunks(group).enumerate() {
             let at = &rows[t * stride + g * quant_rows::group_bytes(group as u64) as usize..];
             let (q, scale, sum) = quant_group(x);

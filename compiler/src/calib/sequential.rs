@@ -6,7 +6,7 @@ use crate::progress;
 use crate::watch::{Seen, Watchers};
 use ir::quant::Quantised;
 use ir::weights;
-use ir::{BlobError, Blobs, DType, Module, Rounding, Step, Tensor, Weight, WeightId};
+use ir::{BlobError, Blobs, DType, Module, Rounding, Source, Step, Tensor, Weight, WeightId};
 use passes::chain::{self, ROWS};
 use passes::round::{Goal, Gptq, round};
 use passes::stats::{Site, float_view, inputs_of, outer};
@@ -32,13 +32,13 @@ pub struct How<'a> {
 const DONE: &str = "chain.rounded/";
 
 /// What segments read: rows that flow in, weights rounded so far, the checkpoint.
-struct Source<'a> {
+struct Numbers<'a> {
     checkpoint: &'a dyn Blobs,
     rows: Option<&'a Tensor>,
     rounded: &'a Rounded,
 }
 
-impl Blobs for Source<'_> {
+impl Blobs for Numbers<'_> {
     fn load(&self, blob: &str) -> Result<Tensor, BlobError> {
         if let (ROWS, Some(rows)) = (blob, self.rows) {
             return Ok(rows.clone());
@@ -100,13 +100,13 @@ impl Work<'_> {
         sites.push(output);
         let float_rows = flow.as_ref().map(|f| &f.float);
         let rounded_rows = flow.as_ref().map(|f| &f.rounded);
-        let source = Source { checkpoint: self.blobs, rows: float_rows, rounded: &self.rounded };
+        let source = Numbers { checkpoint: self.blobs, rows: float_rows, rounded: &self.rounded };
         let mut watched =
             Watchers::new(&segment, &source, self.how.target, &sites, self.how.threads)?;
         let float = self.run(&mut watched, flow.is_some())?;
         for stage in stages {
             let source =
-                Source { checkpoint: self.blobs, rows: rounded_rows, rounded: &self.rounded };
+                Numbers { checkpoint: self.blobs, rows: rounded_rows, rounded: &self.rounded };
             watched.repack(&segment, &source)?;
             let seen = self.run(&mut watched, flow.is_some())?;
             let width = self.float.weight(stage[0]).dims[1] as usize;
@@ -116,7 +116,7 @@ impl Work<'_> {
                 segment.weights[id.0 as usize] = self.done(id);
             }
         }
-        let source = Source { checkpoint: self.blobs, rows: rounded_rows, rounded: &self.rounded };
+        let source = Numbers { checkpoint: self.blobs, rows: rounded_rows, rounded: &self.rounded };
         watched.repack(&segment, &source)?;
         let seen = self.run(&mut watched, flow.is_some())?;
         let width = width_of(&segment, output);
@@ -139,7 +139,7 @@ impl Work<'_> {
 
     fn asked(&self, id: WeightId) -> bool {
         let weight = self.module.weight(id);
-        matches!(weight.via.last(), Some(Step::Round(Rounding::Gptq)))
+        matches!(weight.via.last(), Some(Step::Round { how: Rounding::Gptq, .. }))
             && !self.rounded.contains_key(&weight.name)
     }
 
@@ -155,7 +155,7 @@ impl Work<'_> {
     /// A rounded weight as its segment reads it.
     fn done(&self, id: WeightId) -> Weight {
         let weight = self.float.weight(id);
-        let source = ir::Source::Blob(format!("{DONE}{}", weight.name));
+        let source = Source::Blob(format!("{DONE}{}", weight.name));
         Weight { source, via: vec![], ..weight.clone() }
     }
 

@@ -1,7 +1,7 @@
 //! The tokens that calibration looks at.
 
+use super::CalibFlags;
 use crate::Error;
-use crate::options::CalibFlags;
 use crate::run::read_text;
 use crate::tokenizer::Tokenizer;
 use std::path::Path;

@@ -72,7 +72,7 @@ impl Predictor {
     pub fn new(model: &Model, target: &Target, threads: u32) -> Result<Predictor, Error> {
         let logits = logits_of(&model.module);
         let watched = Watched::new(&model.module, &model.blobs, target, &[logits], threads);
-        Ok(Predictor { watched: watched.map_err(|e| start_error(e, model))?, logits })
+        Ok(Predictor { watched: watched.map_err(|e| start_error(e, &model.path))?, logits })
     }
 
     /// A new conversation.

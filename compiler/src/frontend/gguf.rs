@@ -98,7 +98,7 @@ fn damaged(note: impl Into<String>) -> Error {
 pub fn open(file: Mapped) -> Result<(Metadata, BlobSource), Error> {
     let path = file.path().to_path_buf();
     let (metadata, tensors) = header(&file).map_err(|e| e.file(&path))?;
-    Ok((metadata, BlobSource { files: vec![file], tensors }))
+    Ok((metadata, BlobSource { files: vec![file], tensors, ..BlobSource::default() }))
 }
 
 fn header(file: &Mapped) -> Result<(Metadata, BTreeMap<String, Stored>), Error> {

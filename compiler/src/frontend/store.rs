@@ -5,9 +5,10 @@
 use super::gguf::dequant::Format;
 use super::map::Mapped;
 use crate::Error;
+use ir::quant::Quantised;
 use ir::{BlobError, Blobs, Tensor};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A tensor of a checkpoint. Its bytes lie inside its file, as many as its shape needs.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Stored {
 pub struct BlobSource {
     pub(super) files: Vec<Mapped>,
     pub(super) tensors: BTreeMap<String, Stored>,
+    /// Integers of weights whose history needs statistics, by the weight's name.
+    pub rounded: HashMap<String, Quantised>,
 }
 
 /// Source bytes read before their pages are given back.
@@ -111,6 +114,10 @@ impl BlobSource {
 }
 
 impl Blobs for BlobSource {
+    fn rounded(&self, weight: &str) -> Option<Quantised> {
+        self.rounded.get(weight).cloned()
+    }
+
     fn load(&self, blob: &str) -> Result<Tensor, BlobError> {
         let fail = |why: String| BlobError { blob: blob.to_string(), why };
         let Some(stored) = self.get(blob) else {

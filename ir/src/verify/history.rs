@@ -32,7 +32,7 @@ pub(super) fn history(check: &mut Check<'_>, place: Place, weight: &Weight) {
             }
             Step::Scale { side, by, .. } => scale(check, place, weight, side, by),
             Step::Rotate { side, by } => rotate(check, place, weight, side, by),
-            Step::Repeat { .. } | Step::Cast(_) | Step::Round(_) => {}
+            Step::Repeat { .. } | Step::Cast(_) | Step::Round { .. } => {}
         }
     }
     last_cast(check, place, weight);
@@ -57,17 +57,18 @@ fn source(check: &mut Check<'_>, place: Place, source: &Source, dims: &[u64]) {
 }
 
 fn last_cast(check: &mut Check<'_>, place: Place, weight: &Weight) {
-    if let Some(at) = weight.via.iter().position(|step| matches!(step, Step::Round(_))) {
-        let ints = matches!(weight.dtype, DType::Int(_));
-        if !ints || at + 1 < weight.via.len() {
-            let what = "`round` is the last step of a weight of integers".to_string();
-            check.report(V_STORAGE, place, what);
-        }
-    }
     let last = weight.via.iter().rev().find_map(|step| match step {
         Step::Cast(dtype) => Some(*dtype),
+        Step::Round { format, .. } => Some(DType::Int(*format)),
         _ => None,
     });
+    let rounds = weight.via.iter().position(|step| matches!(step, Step::Round { .. }));
+    if rounds
+        .is_some_and(|at| at + 1 < weight.via.len() || weight.dtype != last.unwrap_or(DType::F32))
+    {
+        let what = "`round` is the last step, to what the weight stores".to_string();
+        return check.report(V_STORAGE, place, what);
+    }
     if let Some(last) = last
         && weight.dtype != DType::F32
         && last != weight.dtype

@@ -56,12 +56,14 @@ impl Operand {
     }
 }
 
-/// Applies a step of a weight stored as `stored`; `operand` is what the step names.
+/// Statistics are not in a history.
+const NEEDS_TEXT: &str = "rounding by gptq needs a text: give --calib FILE";
+
+/// Applies a step; `operand` is what it names.
 pub(super) fn apply(
     step: &Step,
     operand: Option<&Operand>,
     numbers: Numbers,
-    stored: DType,
 ) -> Result<Numbers, String> {
     let Numbers::Floats(mut tensor) = numbers else {
         return Err("no step follows the one that makes integers".into());
@@ -87,15 +89,14 @@ pub(super) fn apply(
             }
             return Ok(Numbers::Ints(Quantised::round(&tensor, format)));
         }
-        (Step::Round(how), _) => {
-            let DType::Int(format) = stored else { return Err(format!("{stored} is no integer")) };
+        (Step::Round { format, how }, _) => {
             if tensor.dims.len() != 2 || !format.fits(tensor.dims[1]) {
                 return Err(format!("shape {:?} has no rows in groups of {format}", tensor.dims));
             }
-            if how != Rounding::Nearest {
-                return Err(format!("round({how}) needs statistics"));
-            }
-            return Ok(Numbers::Ints(Quantised::nearest(&tensor, format)));
+            return match how {
+                Rounding::Nearest => Ok(Numbers::Ints(Quantised::nearest(&tensor, format))),
+                Rounding::Gptq => Err(NEEDS_TEXT.into()),
+            };
         }
         (Step::Cast(dtype), _) => cast(dtype, &mut tensor.data),
         (Step::Scale { .. } | Step::Rotate { .. }, _) => {

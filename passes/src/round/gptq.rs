@@ -1,6 +1,8 @@
 //! GPTQ: columns are rounded one after the other, and those to come make good what was lost.
 
 use super::factor::Factor;
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
 use ir::quant::{Grid, Quantised};
 use ir::{IntFormat, Tensor};
 use rayon::prelude::*;
@@ -29,7 +31,9 @@ impl Default for Gptq {
 }
 
 /// Rows that are rounded together, so that a row of the factor is read once for all of them.
-const TILE: usize = 16;
+const TILE: usize = 64;
+/// Columns whose errors are passed on together, at least.
+const BLOCK: usize = 64;
 
 /// Rounds `weights[N, K]` by the second moments `[K][K]` of the rows it multiplies. The format must
 /// fit the columns. Columns that no row ever uses become zero.
@@ -104,23 +108,25 @@ impl Work<'_> {
             }
         }
         let mut q = vec![0i16; weights.len()];
-        let mut errors = [0f32; TILE];
-        for i in 0..n {
-            let (at, factor) = (self.order[i], &self.factor.upper[i * n..][..n]);
-            for r in 0..count {
-                let row = &now[r * n..][..n];
-                let grid = *grids[r * groups + at / group].get_or_insert_with(|| {
-                    // Not reordered: the group starts here, as it is by now.
-                    self.grid(&row[i..i + group], &self.importance(i, group))
-                });
-                let code = grid.nearest(row[i]);
-                q[r * n + at] = code as i16;
-                errors[r] = (row[i] - grid.value(code)) / factor[i];
+        let mut errors = vec![0f32; count * self.block()];
+        for start in (0..n).step_by(self.block()) {
+            let end = (start + self.block()).min(n);
+            for i in start..end {
+                let (at, factor) = (self.order[i], &self.factor.upper[i * n..][..n]);
+                for (r, row) in now.chunks_mut(n).enumerate() {
+                    let grid = *grids[r * groups + at / group].get_or_insert_with(|| {
+                        // Not reordered: the group starts here, as it is by now.
+                        self.grid(&row[i..i + group], &self.importance(i, group))
+                    });
+                    let code = grid.nearest(row[i]);
+                    q[r * n + at] = code as i16;
+                    let error = (row[i] - grid.value(code)) / factor[i];
+                    errors[r * self.block() + i - start] = error;
+                    let rest = row[i + 1..end].iter_mut().zip(&factor[i + 1..end]);
+                    rest.for_each(|(x, &u)| *x -= error * u);
+                }
             }
-            for (row, &error) in now.chunks_mut(n).zip(&errors) {
-                let rest = row[i + 1..].iter_mut().zip(&factor[i + 1..]);
-                rest.for_each(|(x, &u)| *x -= error * u);
-            }
+            self.pass_on(&mut now, &errors, start, end);
         }
         let grids: Vec<Grid> = grids.into_iter().flatten().collect();
         let mut rows = Rows {
@@ -130,6 +136,32 @@ impl Work<'_> {
         };
         self.refine(weights, &mut rows, self.how.sweeps);
         rows
+    }
+
+    /// Columns whose errors are passed on together: whole groups, so that each is up to date when its
+    /// scale is chosen. A group of a whole row starts up to date.
+    fn block(&self) -> usize {
+        match self.format.group as usize {
+            0 => BLOCK,
+            group => BLOCK.next_multiple_of(group),
+        }
+    }
+
+    /// Takes the errors of columns `start..end` from those after.
+    fn pass_on(&self, now: &mut [f32], errors: &[f32], start: usize, end: usize) {
+        let n = self.columns;
+        let (rows, width) = (now.len() / n, end - start);
+        let now = MatMut::from_row_major_slice_mut(now, rows, n);
+        let errors = MatRef::from_row_major_slice(errors, rows, self.block());
+        let upper = MatRef::from_row_major_slice(&self.factor.upper, n, n);
+        matmul(
+            now.subcols_mut(end, n - end),
+            Accum::Add,
+            errors.subcols(0, width),
+            upper.submatrix(start, end, width, n - end),
+            -1.0f32,
+            Par::Seq,
+        );
     }
 
     /// 0 for a column that no row uses.

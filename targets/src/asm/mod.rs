@@ -1,7 +1,10 @@
 //! Assembled kernels: units that Cranelift has no words for.
 
+pub mod wide;
 pub mod x64;
+pub mod x64_amx;
 pub mod x64_int;
+pub mod x64_rows;
 
 /// Machine code without relocations.
 pub struct Code {

@@ -20,7 +20,7 @@ pub(super) const ZMM: [AsmRegisterZmm; 32] = [
     zmm15, zmm16, zmm17, zmm18, zmm19, zmm20, zmm21, zmm22, zmm23, zmm24, zmm25, zmm26, zmm27,
     zmm28, zmm29, zmm30, zmm31,
 ];
-const YMM: [AsmRegisterYmm; 16] = [
+pub(super) const YMM: [AsmRegisterYmm; 16] = [
     ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6, ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14,
     ymm15,
 ];
@@ -222,7 +222,7 @@ fn write(a: &mut CodeAssembler, s: &Shape, first: usize, vectors: usize) -> Resu
 }
 
 /// The instructions as NASM text.
-fn listing(bytes: &[u8]) -> String {
+pub(super) fn listing(bytes: &[u8]) -> String {
     let mut text = String::new();
     let mut formatter = NasmFormatter::new();
     for instruction in &mut Decoder::new(64, bytes, DecoderOptions::NONE) {

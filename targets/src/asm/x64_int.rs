@@ -1,191 +1,384 @@
-//! x86-64 panel kernels over integers, 512 bits wide (AVX-512 F, VL, DQ, VNNI).
+//! x86-64 panel kernels over integers, 256 and 512 bits wide.
 //!
 //! Same parameters, layout and order of arithmetic as the CLIF kernel in `kernels/int_panel.rs`,
 //! System V: `rdi` w, `rsi` x, `rdx` y, `rcx` groups, `r8` x_stride, `r9` y_stride, first stack slot
 //! residual.
+//!
+//! Without a dot product instruction (AVX2) bytes are multiplied in nibbles: `vpmaddubsw` adds two
+//! products of at most 15 · 127 to 16 bits, and eight of those sums fit.
 
 use super::Code;
-use super::x64::{BASES, FRAME_BYTES, SAVED, ZMM, finish, row};
+use super::wide::{ARGUMENTS, Wide};
 use crate::kernels::int_panel::{SCALES_BYTES, Shape};
+use crate::kernels::panel::PANEL_ROWS;
 use crate::kernels::quant_rows::{NEGATIVE_SUM, SCALED_SUM, group_bytes};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-/// The kernel for `m` quantised rows, at most 6.
-pub fn panel(shape: Shape, m: u64) -> Code {
-    let kernel = Kernel { shape, m: m as usize };
-    finish(assemble(&kernel).expect("the kernel's operands are encodable"))
+/// What multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// 256 bits, no dot product.
+    Avx2,
+    /// 256 bits with `vpdpbusd`.
+    AvxVnni,
+    /// 512 bits with `vpdpbusd`.
+    Avx512Vnni,
 }
 
-/// Registers: the running sums, the products of a group, then weights and what else a step needs.
+/// Bytes of a line of quads: four bytes of each row.
+const LINE: i32 = 128;
+/// `k` whose sums of nibble products fit 16 bits.
+const BLOCK: i32 = 32;
+
+/// The kernel for `m` quantised rows, one of `row_counts`.
+pub fn panel(unit: Unit, shape: Shape, m: u64) -> Code {
+    let kernel = Kernel { unit, shape, m: m as usize };
+    assemble(&kernel).expect("the kernel's operands are encodable")
+}
+
+/// Rows that one kernel takes, largest first: what the registers hold.
+pub fn row_counts(unit: Unit, shape: Shape) -> &'static [u64] {
+    match (unit, registers(unit, shape)) {
+        (Unit::Avx512Vnni | Unit::AvxVnni, _) => &[6, 4, 2, 1],
+        (Unit::Avx2, 2) => &[4, 2, 1],
+        (Unit::Avx2, 3) => &[3, 1],
+        (Unit::Avx2, _) => &[2, 1],
+    }
+}
+
+/// Registers of each running sum: itself, the products of a group, and their sums in 16 bits.
+fn registers(unit: Unit, shape: Shape) -> usize {
+    match (unit, shape.format.bits) {
+        (Unit::Avx512Vnni | Unit::AvxVnni, _) => 2,
+        (Unit::Avx2, 4) if shape.group <= BLOCK as u64 => 2,
+        (Unit::Avx2, 4) => 3,
+        (Unit::Avx2, _) => 4,
+    }
+}
+
 struct Kernel {
+    unit: Unit,
     shape: Shape,
     m: usize,
 }
 
-/// Vectors of a panel: 32 rows.
-const VECTORS: usize = 2;
-/// Bytes of a line of quads: four bytes of each row.
-const LINE: i32 = 128;
-
 impl Kernel {
-    fn sum(&self, t: usize, j: usize) -> AsmRegisterZmm {
-        ZMM[t * VECTORS + j]
+    fn bits(&self) -> i32 {
+        i32::from(self.shape.format.bits)
     }
 
-    fn product(&self, t: usize, j: usize) -> AsmRegisterZmm {
-        ZMM[(self.m + t) * VECTORS + j]
+    /// Vectors of weight rows at a time.
+    fn vectors(&self) -> usize {
+        match self.unit {
+            Unit::Avx512Vnni => 2,
+            _ if self.m * registers(self.unit, self.shape) <= 4 => 2,
+            _ => 1,
+        }
     }
 
-    fn spare(&self, i: usize) -> AsmRegisterZmm {
-        ZMM[2 * self.m * VECTORS + i]
+    fn place(&self, what: usize, t: usize, j: usize) -> usize {
+        (what * self.m + t) * self.vectors() + j
     }
 
-    fn each(
-        &self,
-        mut f: impl FnMut(usize, usize) -> Result<(), IcedError>,
-    ) -> Result<(), IcedError> {
-        (0..self.m).try_for_each(|t| (0..VECTORS).try_for_each(|j| f(t, j)))
+    fn sum(&self, t: usize, j: usize) -> usize {
+        self.place(0, t, j)
+    }
+
+    fn product(&self, t: usize, j: usize) -> usize {
+        self.place(1, t, j)
+    }
+
+    /// Sums of 16 bits; of one plane of nibbles where there are two.
+    fn sum16(&self, plane: usize, t: usize, j: usize) -> usize {
+        let planes = registers(self.unit, self.shape) - 2;
+        self.place(if planes == 0 { 1 } else { 2 + plane }, t, j)
+    }
+
+    fn spare(&self, i: usize) -> usize {
+        self.place(registers(self.unit, self.shape), 0, 0) + i
+    }
+
+    fn raw(&self, j: usize) -> usize {
+        self.spare(j)
+    }
+
+    fn half(&self, j: usize) -> usize {
+        self.spare(self.vectors() + j)
+    }
+
+    fn x(&self) -> usize {
+        self.spare(2 * self.vectors())
+    }
+
+    fn mask(&self) -> usize {
+        self.spare(2 * self.vectors() + 1)
+    }
+
+    fn ones(&self) -> usize {
+        self.spare(2 * self.vectors() + 2)
+    }
+
+    /// Places of all sums.
+    fn all(&self) -> Vec<(usize, usize)> {
+        (0..self.m).flat_map(|t| (0..self.vectors()).map(move |j| (t, j))).collect()
     }
 }
 
-fn assemble(s: &Kernel) -> Result<CodeAssembler, IcedError> {
-    let mut a = CodeAssembler::new(64)?;
-    a.set_prefer_vex(false);
-    SAVED.iter().try_for_each(|r| a.push(*r))?;
-    a.mov(BASES[0], rsi)?;
-    a.lea(r12, qword_ptr(r8 + r8 * 2))?;
-    for g in 1..s.m.div_ceil(3) {
-        a.lea(BASES[g], qword_ptr(BASES[g - 1] + r12))?;
+/// One base register for every three rows of `x`: addresses are base, base + r8, base + 2·r8.
+const BASES: [AsmRegister64; 2] = [rax, r11];
+
+/// Address of row `t` of `x`.
+fn row(t: usize) -> AsmMemoryOperand {
+    let base = BASES[t / 3];
+    match t % 3 {
+        0 => base + 0,
+        1 => base + r8,
+        _ => base + r8 * 2,
     }
-    s.each(|t, j| a.vpxord(s.sum(t, j), s.sum(t, j), s.sum(t, j)))?;
-    if s.shape.format.bits == 4 {
-        a.mov(r12d, 0x0f0f_0f0f)?;
-        a.vpbroadcastd(s.spare(3), r12d)?;
+}
+
+fn assemble(s: &Kernel) -> Result<Code, IcedError> {
+    let mut w = Wide::new(s.unit == Unit::Avx512Vnni)?;
+    if s.bits() == 4 || s.unit == Unit::Avx2 {
+        w.constant(s.mask(), 0x0f0f_0f0f)?;
     }
-    let mut group = a.create_label();
-    a.set_label(&mut group)?;
-    one_group(&mut a, s)?;
-    a.dec(rcx)?;
-    a.jnz(group)?;
+    if s.unit == Unit::Avx2 {
+        w.constant(s.ones(), 0x0001_0001)?;
+    }
+    let all = (PANEL_ROWS / w.lanes()) as usize;
+    for first in (0..all).step_by(s.vectors()) {
+        slice(&mut w, s, first)?;
+    }
+    w.finish()
+}
+
+/// Vectors `first..first + vectors` of weight rows: `r10` walks their quads.
+fn slice(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
+    w.a.lea(r10, qword_ptr(rdi + first as i32 * w.bytes()))?;
+    w.a.mov(BASES[0], rsi)?;
+    w.a.lea(r12, qword_ptr(r8 + r8 * 2))?;
+    w.a.lea(BASES[1], qword_ptr(rsi + r12))?;
+    w.a.mov(r13, rcx)?;
+    s.all().into_iter().try_for_each(|(t, j)| w.zero(s.sum(t, j)))?;
+    let mut group = w.a.create_label();
+    w.a.set_label(&mut group)?;
+    one_group(w, s, first)?;
+    w.a.dec(r13)?;
+    w.a.jnz(group)?;
     if !s.shape.scales_per_group() {
-        for j in 0..VECTORS {
-            a.vcvtph2ps(s.spare(j), ymmword_ptr(rdi + 32 * j as i32))?;
+        for j in 0..s.vectors() {
+            let at = halves(w, 0, first, j);
+            w.load_halves(s.raw(j), at)?;
         }
-        s.each(|t, j| a.vmulps(s.sum(t, j), s.sum(t, j), s.spare(j)))?;
+        s.all().into_iter().try_for_each(|(t, j)| w.mul(s.sum(t, j), s.sum(t, j), s.raw(j)))?;
     }
-    write(&mut a, s)?;
-    a.vzeroupper()?;
-    SAVED.iter().rev().try_for_each(|r| a.pop(*r))?;
-    a.ret()?;
-    Ok(a)
+    write(w, s, first)
 }
 
-fn one_group(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
-    let group = s.shape.group as i32;
-    start(a, s, group)?;
-    let (weights, half, mask) = (s.spare(0), s.spare(1), s.spare(3));
-    let bits = i32::from(s.shape.format.bits);
-    for q in 0..group * bits / 32 {
-        for j in 0..VECTORS {
-            a.vmovdqu64(weights, zmmword_ptr(rdi + (q * LINE + 64 * j as i32)))?;
-            if bits == 8 {
-                dots(a, s, j, weights, q * 4)?;
-                continue;
-            }
-            a.vpandd(half, weights, mask)?;
-            dots(a, s, j, half, q * 8)?;
-            a.vpsrlw(half, weights, 4)?;
-            a.vpandd(half, half, mask)?;
-            dots(a, s, j, half, q * 8 + 4)?;
-        }
+/// Address of halves of vector `first + j`, those of the panel's first row being `at` bytes from its
+/// first quad.
+fn halves(w: &Wide, at: i32, first: usize, j: usize) -> AsmMemoryOperand {
+    // r10 is ahead by four bytes a row, a half takes two.
+    r10 + (at + j as i32 * w.bytes() / 2 - first as i32 * w.bytes() / 2)
+}
+
+fn one_group(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
+    match s.unit {
+        Unit::Avx2 => dots_in_nibbles(w, s)?,
+        Unit::AvxVnni | Unit::Avx512Vnni => dots(w, s)?,
     }
-    scale(a, s, group)?;
-    a.add(rdi, s.shape.step_bytes() as i32)?;
+    scale(w, s, first)?;
+    w.a.add(r10, s.shape.step_bytes() as i32)?;
     for base in &BASES[..s.m.div_ceil(3)] {
-        a.add(*base, group_bytes(s.shape.group) as i32)?;
+        w.a.add(*base, group_bytes(s.shape.group) as i32)?;
     }
     Ok(())
 }
 
-/// Products start at minus the offset of unsigned integers.
-fn start(a: &mut CodeAssembler, s: &Kernel, group: i32) -> Result<(), IcedError> {
-    s.each(|t, j| {
-        let product = s.product(t, j);
-        if s.shape.format.zero {
-            a.vpxord(product, product, product)
-        } else if j == 0 {
-            a.vpbroadcastd(product, dword_ptr(row(t) + (group + NEGATIVE_SUM)))?;
-            a.vpslld(product, product, u32::from(s.shape.format.bits) - 1)
-        } else {
-            a.vmovdqa32(product, s.product(t, 0))
-        }
-    })
+/// Minus what unsigned integers add to the sum of row `t`, into `to`; false if they add nothing.
+fn start(w: &mut Wide, s: &Kernel, t: usize, to: usize) -> Result<bool, IcedError> {
+    if s.shape.format.zero {
+        return Ok(false);
+    }
+    w.splat(to, row(t) + (s.shape.group as i32 + NEGATIVE_SUM))?;
+    w.shl_i32(to, to, s.bits() as u32 - 1)?;
+    Ok(true)
 }
 
-fn dots(
-    a: &mut CodeAssembler,
+fn dots(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
+    for t in 0..s.m {
+        if !start(w, s, t, s.product(t, 0))? {
+            w.zero(s.product(t, 0))?;
+        }
+        (1..s.vectors()).try_for_each(|j| w.copy(s.product(t, j), s.product(t, 0)))?;
+    }
+    for line in 0..s.shape.group as i32 * s.bits() / 32 {
+        for j in 0..s.vectors() {
+            w.load(s.raw(j), r10 + (line * LINE + j as i32 * w.bytes()))?;
+        }
+        if s.bits() == 8 {
+            dot(w, s, Kernel::raw, line * 4)?;
+            continue;
+        }
+        (0..s.vectors()).try_for_each(|j| w.and(s.half(j), s.raw(j), s.mask()))?;
+        dot(w, s, Kernel::half, line * 8)?;
+        for j in 0..s.vectors() {
+            w.shr_i16(s.raw(j), s.raw(j), 4)?;
+            w.and(s.raw(j), s.raw(j), s.mask())?;
+        }
+        dot(w, s, Kernel::raw, line * 8 + 4)?;
+    }
+    Ok(())
+}
+
+/// Four `k` from `at` on, with the weights in registers `from`.
+fn dot(
+    w: &mut Wide,
     s: &Kernel,
-    j: usize,
-    weights: AsmRegisterZmm,
+    from: fn(&Kernel, usize) -> usize,
     at: i32,
 ) -> Result<(), IcedError> {
-    (0..s.m).try_for_each(|t| a.vpdpbusd(s.product(t, j), weights, dword_bcst(row(t) + at)))
+    for t in 0..s.m {
+        w.splat(s.x(), row(t) + at)?;
+        (0..s.vectors()).try_for_each(|j| w.dot_u8(s.product(t, j), from(s, j), s.x()))?;
+    }
+    Ok(())
+}
+
+/// Sums of 16 bits over a block, then those to 32.
+fn dots_in_nibbles(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
+    let group = s.shape.group as i32;
+    for from in (0..group).step_by(BLOCK as usize) {
+        let block = BLOCK.min(group - from);
+        for line in 0..block * s.bits() / 32 {
+            let quads = from * s.bits() / 32 + line;
+            for j in 0..s.vectors() {
+                w.load(s.raw(j), r10 + (quads * LINE + j as i32 * w.bytes()))?;
+                w.and(s.half(j), s.raw(j), s.mask())?;
+                w.shr_i16(s.raw(j), s.raw(j), 4)?;
+                w.and(s.raw(j), s.raw(j), s.mask())?;
+            }
+            // int8: both nibbles belong to the same `k`; int4: the high ones to the next four.
+            let k = from + line * 32 / s.bits();
+            let (high, plane) = if s.bits() == 8 { (k, 1) } else { (k + 4, 0) };
+            madd(w, s, Kernel::half, k, 0, line == 0)?;
+            madd(w, s, Kernel::raw, high, plane, line == 0 && plane == 1)?;
+        }
+        for (t, j) in s.all() {
+            widen(w, s, t, j, from == 0)?;
+        }
+    }
+    for t in 0..s.m {
+        if start(w, s, t, s.x())? {
+            (0..s.vectors())
+                .try_for_each(|j| w.add_i32(s.product(t, j), s.product(t, j), s.x()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Four `k` from `at` on to the sums of 16 bits of a plane; the `first` ones of a block replace them.
+fn madd(
+    w: &mut Wide,
+    s: &Kernel,
+    from: fn(&Kernel, usize) -> usize,
+    at: i32,
+    plane: usize,
+    first: bool,
+) -> Result<(), IcedError> {
+    for t in 0..s.m {
+        for j in 0..s.vectors() {
+            let sum = s.sum16(plane, t, j);
+            w.splat(s.x(), row(t) + at)?;
+            if first {
+                w.madd_u8(sum, from(s, j), s.x())?;
+            } else {
+                w.madd_u8(s.x(), from(s, j), s.x())?;
+                w.add_i16(sum, sum, s.x())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The sums of 16 bits of a block to the products; those of high nibbles count sixteenfold.
+fn widen(w: &mut Wide, s: &Kernel, t: usize, j: usize, first: bool) -> Result<(), IcedError> {
+    let (product, low) = (s.product(t, j), s.sum16(0, t, j));
+    if first {
+        w.madd_i16(product, low, s.ones())?;
+    } else {
+        w.madd_i16(s.x(), low, s.ones())?;
+        w.add_i32(product, product, s.x())?;
+    }
+    if s.bits() == 8 {
+        w.madd_i16(s.x(), s.sum16(1, t, j), s.ones())?;
+        w.shl_i32(s.x(), s.x(), 4)?;
+        w.add_i32(product, product, s.x())?;
+    }
+    Ok(())
 }
 
 /// `sum += float(product) · (s_w · s_x)`, and the low ends.
-fn scale(a: &mut CodeAssembler, s: &Kernel, group: i32) -> Result<(), IcedError> {
-    let (scales, factor) = (s.spare(0), s.spare(1));
+fn scale(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
     let at = s.shape.quads_bytes() as i32;
-    for j in 0..VECTORS {
-        if s.shape.scales_per_group() {
-            a.vcvtph2ps(scales, ymmword_ptr(rdi + (at + 32 * j as i32)))?;
+    let group = s.shape.group as i32;
+    if s.shape.scales_per_group() {
+        for j in 0..s.vectors() {
+            let at = halves(w, at, first, j);
+            w.load_halves(s.raw(j), at)?;
+        }
+    }
+    for t in 0..s.m {
+        w.splat(s.x(), row(t) + group)?;
+        for j in 0..s.vectors() {
+            let product = s.product(t, j);
+            w.to_float(product, product)?;
+            if s.shape.scales_per_group() {
+                w.mul(s.half(j), s.raw(j), s.x())?;
+                w.fma(s.sum(t, j), product, s.half(j))?;
+            } else {
+                w.fma(s.sum(t, j), product, s.x())?;
+            }
+        }
+    }
+    if s.shape.format.zero {
+        for j in 0..s.vectors() {
+            let at = halves(w, at + SCALES_BYTES as i32, first, j);
+            w.load_halves(s.raw(j), at)?;
         }
         for t in 0..s.m {
-            let product = s.product(t, j);
-            a.vcvtdq2ps(product, product)?;
-            let x_scale = row(t) + group;
-            if s.shape.scales_per_group() {
-                a.vmulps(factor, scales, dword_bcst(x_scale))?;
-                a.vfmadd231ps(s.sum(t, j), product, factor)?;
-            } else {
-                a.vfmadd231ps(s.sum(t, j), product, dword_bcst(x_scale))?;
-            }
-        }
-        if s.shape.format.zero {
-            let lows = at + SCALES_BYTES as i32 + 32 * j as i32;
-            a.vcvtph2ps(scales, ymmword_ptr(rdi + lows))?;
-            for t in 0..s.m {
-                let sum = dword_bcst(row(t) + (group + SCALED_SUM));
-                a.vfmadd231ps(s.sum(t, j), scales, sum)?;
-            }
+            w.splat(s.x(), row(t) + (group + SCALED_SUM))?;
+            (0..s.vectors()).try_for_each(|j| w.fma(s.sum(t, j), s.raw(j), s.x()))?;
         }
     }
     Ok(())
 }
 
-fn write(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
-    let (mut plain, mut done) = (a.create_label(), a.create_label());
-    a.mov(r14, qword_ptr(rsp + (FRAME_BYTES as i32 + 8)))?;
-    a.test(r14, r14)?;
-    a.jz(plain)?;
+/// Sums to `y`, with the residual added where there is one.
+fn write(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
+    let (mut plain, mut done) = (w.a.create_label(), w.a.create_label());
+    w.a.mov(r12, rdx)?;
+    w.a.mov(r14, qword_ptr(rsp + ARGUMENTS))?;
+    w.a.test(r14, r14)?;
+    w.a.jz(plain)?;
     for t in 0..s.m {
-        for j in 0..VECTORS {
-            let place = 64 * j as i32;
-            a.vaddps(s.sum(t, j), s.sum(t, j), zmmword_ptr(r14 + place))?;
-            a.vmovups(zmmword_ptr(rdx + place), s.sum(t, j))?;
+        for j in 0..s.vectors() {
+            let place = (first + j) as i32 * w.bytes();
+            w.add_from(s.sum(t, j), s.sum(t, j), r14 + place)?;
+            w.store(r12 + place, s.sum(t, j))?;
         }
-        a.add(rdx, r9)?;
-        a.add(r14, r9)?;
+        w.a.add(r12, r9)?;
+        w.a.add(r14, r9)?;
     }
-    a.jmp(done)?;
-    a.set_label(&mut plain)?;
+    w.a.jmp(done)?;
+    w.a.set_label(&mut plain)?;
     for t in 0..s.m {
-        for j in 0..VECTORS {
-            a.vmovups(zmmword_ptr(rdx + 64 * j as i32), s.sum(t, j))?;
+        for j in 0..s.vectors() {
+            w.store(r12 + (first + j) as i32 * w.bytes(), s.sum(t, j))?;
         }
-        a.add(rdx, r9)?;
+        w.a.add(r12, r9)?;
     }
-    a.set_label(&mut done)?;
-    a.zero_bytes()
+    w.a.set_label(&mut done)?;
+    w.a.zero_bytes()
 }

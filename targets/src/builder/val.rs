@@ -447,6 +447,24 @@ impl<'k> Val<'k> {
         low.iadd_pairwise(high) + self
     }
 
+    /// Neighbouring products of unsigned bytes and signed ones `x`, added in pairs to 16 bits; x86-64
+    /// with SSSE3.
+    pub fn madd_u8(self, x: Val<'k>) -> Val<'k> {
+        let v = self.k.b().ins().x86_pmaddubsw(x.v, self.v);
+        self.k.wrap(v)
+    }
+
+    /// Neighbouring products of 16-bit lanes, added in pairs to 32 bits.
+    pub fn madd_i16(self, x: Val<'k>) -> Val<'k> {
+        let low = self.swiden_low() * x.swiden_low();
+        low.iadd_pairwise(self.swiden_high() * x.swiden_high())
+    }
+
+    /// Sums of neighbouring 16-bit lanes, of 32 bits.
+    pub fn sum_pairs(self) -> Val<'k> {
+        self.swiden_low().iadd_pairwise(self.swiden_high())
+    }
+
     /// The largest lane.
     pub fn max_lanes(self) -> Val<'k> {
         let pairs = self.pmax(self.shuffle32(self, [2, 3, 0, 1]));

@@ -8,6 +8,7 @@ use crate::kernels::{
     attention, elementwise, embed, hadamard, int_panel, kv_append, linear, panel, quant_rows,
     rms_norm, rope,
 };
+use crate::plan::{Step, steps};
 use crate::sync::define_barrier;
 use ir::{DType, Op, Rope, Type};
 use std::collections::HashMap;
@@ -21,6 +22,9 @@ pub(super) struct Kernels {
     /// By size of a block.
     pub(super) hadamard: HashMap<u64, Func>,
     pub(super) rms_norm: Vec<(rms_norm::Shape, Func)>,
+    /// With the group that follows.
+    pub(super) rms_norm_quant: Vec<(rms_norm::Shape, u64, Func)>,
+    pub(super) silu_mul_quant: HashMap<u64, Func>,
     pub(super) rope: HashMap<(u64, u64), Func>,
     pub(super) angles: Vec<(Rope, Func, u64)>,
     pub(super) kv_append: HashMap<Slot, Func>,
@@ -28,6 +32,8 @@ pub(super) struct Kernels {
     pub(super) silu_mul: Func,
     pub(super) add: Func,
     pub(super) barrier: Func,
+    /// Private memory that products want, at its start.
+    pub(super) room_bytes: u64,
 }
 
 /// Slot of a cache type, for a context.
@@ -44,6 +50,8 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         quant_rows: HashMap::new(),
         hadamard: HashMap::new(),
         rms_norm: vec![],
+        rms_norm_quant: vec![],
+        silu_mul_quant: HashMap::new(),
         rope: HashMap::new(),
         angles: vec![],
         kv_append: HashMap::new(),
@@ -51,12 +59,25 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         silu_mul: elementwise::define_silu_mul(e),
         add: elementwise::define_add(e),
         barrier: define_barrier(e),
+        room_bytes: 0,
     };
     let module = inputs.module;
     for graph in &module.graphs {
-        for inst in &graph.insts {
-            let types: Vec<Type> = inst.args.iter().map(|a| graph.arg_type(module, *a)).collect();
-            kernels.need(e, inputs, &inst.op, &types, scratch);
+        let types = |i: usize| -> Vec<Type> {
+            graph.insts[i].args.iter().map(|a| graph.arg_type(module, *a)).collect()
+        };
+        for step in steps(graph) {
+            match step {
+                Step::Inst(i) | Step::LinearAdd { linear: i, .. } => {
+                    kernels.need(e, inputs, &graph.insts[i].op, &types(i), scratch);
+                }
+                Step::Quantised { inst, quant } => {
+                    let Op::QuantRows { group } = graph.insts[quant].op else {
+                        unreachable!("the plan names a quant_rows")
+                    };
+                    kernels.need_quantised(e, &graph.insts[inst].op, &types(inst), group.into());
+                }
+            }
         }
     }
     kernels
@@ -98,8 +119,12 @@ impl Kernels {
                 });
             }
             Op::Linear => {
-                let (rows, _) = types[0].as_rows().expect("verified");
+                let (rows, columns) = types[0].as_rows().expect("verified");
                 let (matrix, _) = types[1].as_weight().expect("verified");
+                if matches!(rows, DType::Int(_)) {
+                    let room = int_panel::room_bytes(&e.target.facts, columns);
+                    self.room_bytes = self.room_bytes.max(room.next_multiple_of(64));
+                }
                 if !self.linear.contains_key(&(rows, matrix)) {
                     let panels = self.panels_of(e, rows, matrix);
                     self.linear.insert((rows, matrix), linear::define(e, &panels));
@@ -146,6 +171,25 @@ impl Kernels {
                 }
             }
             Op::Add | Op::SiluMul | Op::Call(_) => {}
+        }
+    }
+
+    /// Emits the kernel of an operation together with `quant_rows`, unless it is there already.
+    fn need_quantised(&mut self, e: &mut Emitter, op: &Op, types: &[Type], group: u64) {
+        match op {
+            Op::RmsNorm { eps, group: whole } => {
+                let shape = rms_norm_shape(*eps, *whole, types);
+                if !self.rms_norm_quant.iter().any(|(s, g, _)| (*s, *g) == (shape, group)) {
+                    let name = format!("rms_norm_quant_{}", self.rms_norm_quant.len());
+                    let f = rms_norm::define_quant(e, &name, shape, group);
+                    self.rms_norm_quant.push((shape, group, f));
+                }
+            }
+            Op::SiluMul => {
+                let made = self.silu_mul_quant.entry(group);
+                made.or_insert_with(|| elementwise::define_silu_mul_quant(e, group));
+            }
+            _ => unreachable!("the plan quantises these"),
         }
     }
 

@@ -45,8 +45,8 @@ pub(super) fn define_score(
         };
         let zero = k.i64(0);
         let mut s = Scope::new(k, *record, zero, vec![*x], zero);
-        for step in &w.plan.steps[..w.plan.steps.len() - 1] {
-            w.step(&mut s, *step);
+        for step in 0..w.plan.steps.len() - 1 {
+            w.step(&mut s, step);
         }
         w.barrier(&mut s);
         let (chosen, partial) = (s.scratch + chosen as i64, s.scratch + partial as i64);
@@ -60,6 +60,7 @@ pub(super) fn define_score(
             *targets,
             chosen,
             partial,
+            record.load(I64, worker::PRIVATE) + w.kernels.room_bytes as i64,
             record.load(I64, worker::PRIVATE),
             first,
             end,
@@ -85,8 +86,8 @@ fn define_observed(e: &mut Emitter, w: &Writer, scratch: &mut u64) -> Func {
         let mut s = Scope::new(k, args[0], zero, vec![args[1]], zero);
         s.result = s.scratch + logits as i64;
         w.observe_params(&mut s);
-        for step in &w.plan.steps {
-            w.step(&mut s, *step);
+        for step in 0..w.plan.steps.len() {
+            w.step(&mut s, step);
         }
         w.barrier(&mut s);
         k.ret(&[]);

@@ -1,12 +1,13 @@
 //! Writing the function of a graph: each step a call of its kernel on this worker's share, with
 //! barriers where one step needs what another worker did.
 
-use super::Inputs;
 use super::kernels::{Kernels, rms_norm_shape, slot};
+use super::{Clock, Inputs};
 use crate::builder::{Func, Kernel, Val};
 use crate::kernels::{attention, kv_append, panel};
 use crate::pack::padded_rows;
 use crate::plan::{GraphPlan, Place, Step, row_bytes, row_stride};
+use crate::profile;
 use crate::records::{frame, worker};
 use crate::sync::share;
 use cranelift_codegen::ir::types::*;
@@ -60,6 +61,8 @@ pub(super) struct Writer<'a> {
     pub(super) kernels: &'a Kernels,
     pub(super) graph: &'a Graph,
     pub(super) plan: &'a GraphPlan,
+    /// What measures the steps, and the graph's first site.
+    pub(super) clock: Option<(&'a Clock, u64)>,
 }
 
 /// Where a function's parameters are while its body is written.
@@ -195,7 +198,22 @@ impl Writer<'_> {
     pub(super) fn barrier(&self, s: &mut Scope) {
         let record = s.record;
         s.k.call(&self.kernels.barrier, &[record]);
+        self.mark(s, 0);
         s.since.clear();
+    }
+
+    /// Books the time since the last mark: 0 is waiting, then come the steps.
+    fn mark(&self, s: &Scope, site: usize) {
+        if let Some((clock, first)) = self.clock {
+            profile::mark(s.record, &clock.ticks, &clock.profile, first + site as u64);
+        }
+    }
+
+    /// From here on time counts for a call, or with `None` for what lies outside of calls.
+    pub(super) fn start_clock(&self, s: &Scope, call: Option<u64>) {
+        if let Some((clock, _)) = self.clock {
+            clock.start(s.record, call);
+        }
     }
 
     /// A barrier if this step meets memory that a step since the last one touched otherwise.
@@ -224,13 +242,14 @@ impl Writer<'_> {
         self.meet(s, Cut::Rows, &[], &[Memory::Angles]);
     }
 
-    /// A step, and whoever watches its result.
-    pub(super) fn step(&self, s: &mut Scope, step: Step) {
-        self.unobserved(s, step);
-        self.observe(s, step.result(self.graph));
+    /// A step of the plan, with the barrier that it needs before.
+    pub(super) fn step(&self, s: &mut Scope, at: usize) {
+        self.write_step(s, self.plan.steps[at]);
+        self.mark(s, 1 + at);
+        self.observe(s, self.plan.steps[at].result(self.graph));
     }
 
-    fn unobserved(&self, s: &mut Scope, step: Step) {
+    fn write_step(&self, s: &mut Scope, step: Step) {
         let reads: Vec<Memory> = step.reads(self.graph).iter().map(|v| self.memory(*v)).collect();
         let result = step.result(self.graph);
         let writes = [self.memory(result)];
@@ -238,6 +257,12 @@ impl Writer<'_> {
             Step::LinearAdd { linear, residual, .. } => {
                 self.meet(s, Cut::Other, &reads, &writes);
                 return self.linear(s, linear, result, Some(residual));
+            }
+            Step::Quantised { inst, quant } => {
+                let whole_rows = self.graph.insts[inst].op != Op::SiluMul;
+                let cut = if whole_rows { Cut::Rows } else { Cut::Other };
+                self.meet(s, cut, &reads, &writes);
+                return self.quantised(s, inst, quant);
             }
             Step::Inst(i) => i,
         };
@@ -300,6 +325,7 @@ impl Writer<'_> {
             s.rows,
             first,
             end,
+            s.record.load(I64, worker::PRIVATE),
         ];
         k.call(product.kernel, &args);
     }
@@ -364,6 +390,36 @@ impl Writer<'_> {
                 k.call(&self.kernels.hadamard[size], &[x, y, blocks, rows, k.i64(stride)]);
             }
             _ => unreachable!("row_wise serves embed, rms_norm, quant_rows and hadamard"),
+        }
+    }
+
+    /// `rms_norm` or `silu_mul` together with the `quant_rows` that takes its result.
+    fn quantised(&self, s: &Scope, index: usize, quant: usize) {
+        let (inst, result) = (&self.graph.insts[index], self.graph.insts[quant].result);
+        let (k, x) = (s.k, self.operand(index, 0));
+        let Op::QuantRows { group } = self.graph.insts[quant].op else {
+            unreachable!("the plan names a quant_rows")
+        };
+        let group = u64::from(group);
+        let (x_stride, y_stride) = (self.stride(x), self.stride(result));
+        let (x_at, y_at) = (self.at(s, x), self.at(s, result));
+        let strides = [k.i64(x_stride), k.i64(y_stride)];
+        if let Op::RmsNorm { eps, group: whole } = &inst.op {
+            let types: Vec<Type> =
+                inst.args.iter().map(|a| self.graph.arg_type(self.inputs.module, *a)).collect();
+            let shape = rms_norm_shape(*eps, *whole, &types);
+            let mut made = self.kernels.rms_norm_quant.iter();
+            let made = made.find(|(known, g, _)| (*known, *g) == (shape, group));
+            let gain = self.optional_weight(s, inst.args.get(1));
+            let (first, end) = share(s.record, s.rows);
+            let (x, y) = (x_at + first * x_stride, y_at + first * y_stride);
+            let args = [x, y, gain, end - first, strides[0], strides[1]];
+            k.call(&made.expect("kernels were collected").2, &args);
+        } else {
+            let up = self.at(s, self.operand(index, 1));
+            let (first, end) = share(s.record, k.i64((self.width(x) / group) as i64));
+            let args = [x_at, up, y_at, s.rows, strides[0], strides[1], first, end];
+            k.call(&self.kernels.silu_mul_quant[&group], &args);
         }
     }
 

@@ -1,6 +1,8 @@
 //! `silu_mul` and `add`: `y = f(a, b)`, element by element.
 
-use crate::builder::{Func, Val};
+use super::quant_rows;
+use crate::asm::x64_rows;
+use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
 use crate::math::silu;
 use cranelift_codegen::ir::types::*;
@@ -8,6 +10,43 @@ use cranelift_codegen::ir::types::*;
 /// Emits `silu_mul`: `y = a / (1 + exp(-a)) · b`.
 pub fn define_silu_mul(e: &mut Emitter) -> Func {
     define(e, "silu_mul", |a, b| silu(a) * b)
+}
+
+/// Emits `silu_mul` together with the `quant_rows` in groups of `group` that takes its result:
+/// parameters gate, up, y (quantised rows), rows, x_stride, y_stride, first and end group.
+pub fn define_silu_mul_quant(e: &mut Emitter, group: u64) -> Func {
+    let f = e.declare(&format!("silu_mul_quant_g{group}"), &[I64; 8], &[]);
+    if e.target.facts.avx512 && group <= x64_rows::GROUP_MAX {
+        let code = x64_rows::silu_mul_quant(group);
+        e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
+        return f;
+    }
+    e.define(&f, Tuning::Optimised, |k, args| silu_mul_quant(k, args, group));
+    f
+}
+
+fn silu_mul_quant<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], group: u64) {
+    let [gate, up, y, rows, x_stride, y_stride, first, end] = args else {
+        unreachable!("eight parameters are declared")
+    };
+    let (bytes, group_bytes) = (group as i64 * 4, quant_rows::group_bytes(group) as i64);
+    let values = k.stack(group as u32 * 4);
+    let (gate, up, y) = (k.var(*gate), k.var(*up), k.var(*y));
+    k.each(k.i64(0), *rows, 1, |_| {
+        k.each(*first, *end, 1, |g| {
+            let (gate, up) = (gate.get() + g * bytes, up.get() + g * bytes);
+            k.each(k.i64(0), k.i64(bytes), 16, |i| {
+                let value = silu((gate + i).load(F32X4, 0)) * (up + i).load(F32X4, 0);
+                (values + i).store(0, value);
+            });
+            let value = |i: Val<'k>| (values + i).load(F32X4, 0);
+            quant_rows::one_group(k, &value, y.get() + g * group_bytes, group);
+        });
+        gate.set(gate.get() + *x_stride);
+        up.set(up.get() + *x_stride);
+        y.set(y.get() + *y_stride);
+    });
+    k.ret(&[]);
 }
 
 /// Emits `add`: `y = a + b`.

@@ -8,13 +8,14 @@
 //! AArch64 signed ones. The sum of a group is exact; groups are added in order with fused
 //! multiply-adds, so every kernel gives the same bits.
 
+mod clif;
+
 use super::panel::PANEL_ROWS;
-use super::quant_rows::{NEGATIVE_SUM, SCALED_SUM, group_bytes};
 use crate::asm;
-use crate::builder::{Func, Kernel, Val, Var};
+use crate::asm::x64_int::Unit;
+use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
-use crate::math::f16_to_f32;
-use crate::target::Arch;
+use crate::target::{Arch, Facts};
 use cranelift_codegen::ir::types::*;
 use half::f16;
 use ir::IntFormat;
@@ -66,169 +67,73 @@ impl Shape {
     }
 }
 
+/// Bytes of the room that the kernel wants for a matrix of `columns` columns.
+pub fn room_bytes(facts: &Facts, columns: u64) -> u64 {
+    if facts.amx { asm::x64_amx::room_bytes(columns) } else { 0 }
+}
+
 /// Emits the kernel over any number of rows: parameters w, x, y, groups, x_stride, y_stride,
-/// residual or 0, rows.
+/// residual or 0, rows, room (see `room_bytes`).
 pub fn define(e: &mut Emitter, shape: Shape) -> Func {
     let name = format!("int_panel_{}_x{}", shape.format, shape.group);
-    let counts: &[u64] = match (e.target.facts.arch, e.target.facts.avx512vnni) {
-        (Arch::X64, true) => &[6, 4, 2, 1],
-        (Arch::X64, false) => &[2, 1],
-        (Arch::A64, _) => &[4, 2, 1],
+    let counts: &[u64] = match unit(&e.target.facts) {
+        Some(unit) => asm::x64_int::row_counts(unit, shape),
+        None => clif::row_counts(&e.target.facts, shape),
     };
     let by_rows: Vec<(u64, Func)> =
         counts.iter().map(|&m| (m, define_rows(e, &format!("{name}_m{m}"), shape, m))).collect();
-    let rows = e.declare(&name, &[I64; 8], &[]);
-    e.define(&rows, Tuning::Optimised, |k, args| super::panel::many_rows(k, args, &by_rows));
+    let tiles = e.target.facts.amx.then(|| define_tiles(e, &format!("{name}_tiles"), shape));
+    let rows = e.declare(&name, &[I64; 9], &[]);
+    e.define(&rows, Tuning::Optimised, |k, args| match &tiles {
+        Some(tiles) => whole_tiles(k, args, tiles, &by_rows),
+        None => super::panel::many_rows(k, &args[..8], &by_rows),
+    });
     rows
+}
+
+/// The kernel over whole tiles of rows: the same parameters.
+fn define_tiles(e: &mut Emitter, name: &str, shape: Shape) -> Func {
+    let f = e.declare(name, &[I64; 9], &[]);
+    let code = asm::x64_amx::panel(shape);
+    e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
+    f
+}
+
+/// Whole tiles of rows in one call, the rest by kernels of fixed counts.
+fn whole_tiles<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], tiles: &Func, by_rows: &[(u64, Func)]) {
+    let [w, x, y, groups, x_stride, y_stride, residual, rows, room] = args else {
+        unreachable!("nine parameters are declared")
+    };
+    let whole = *rows & -(asm::x64_amx::TILE_ROWS as i64);
+    k.if_(whole.is_not(0), || {
+        k.call(tiles, &[*w, *x, *y, *groups, *x_stride, *y_stride, *residual, whole, *room]);
+    });
+    let after = *residual + whole * *y_stride;
+    let residual = residual.is(0).select(*residual, after);
+    let (x, y) = (*x + whole * *x_stride, *y + whole * *y_stride);
+    let rest = [*w, x, y, *groups, *x_stride, *y_stride, residual, *rows - whole];
+    super::panel::many_rows(k, &rest, by_rows);
+}
+
+/// The assembled kernels that a target can run, widest first.
+fn unit(facts: &Facts) -> Option<Unit> {
+    let units = [
+        (facts.avx512vnni, Unit::Avx512Vnni),
+        (facts.avxvnni, Unit::AvxVnni),
+        (facts.avx2, Unit::Avx2),
+    ];
+    units.into_iter().find(|(has, _)| *has).map(|(_, unit)| unit)
 }
 
 fn define_rows(e: &mut Emitter, name: &str, shape: Shape, m: u64) -> Func {
     let f = e.declare(name, &[I64; 7], &[]);
-    if e.target.facts.avx512vnni {
-        let code = asm::x64_int::panel(shape, m);
+    if let Some(unit) = unit(&e.target.facts) {
+        let code = asm::x64_int::panel(unit, shape, m);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
     } else {
-        e.define(&f, Tuning::Ordered, |k, args| clif_rows(k, args, shape, m));
+        e.define(&f, Tuning::Ordered, |k, args| clif::rows(k, args, shape, m));
     }
     f
-}
-
-/// Vectors of four weight rows accumulated at once.
-const SLICE: u64 = 2;
-
-fn clif_rows<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], shape: Shape, m: u64) {
-    let [w, x, y, groups, x_stride, y_stride, residual] = args else {
-        unreachable!("seven parameters are declared")
-    };
-    for first in (0..PANEL_ROWS / 4).step_by(SLICE as usize) {
-        let sums = k.vars((m * SLICE) as usize, k.f32x4(0.0));
-        let at = k.var(*w + (first * 16) as i64);
-        let rows = std::iter::successors(Some(*x), |x| Some(*x + *x_stride));
-        let xs: Vec<Var> = rows.take(m as usize).map(|x| k.var(x)).collect();
-        k.each(k.i64(0), *groups, 1, |_| {
-            one_group(k, shape, first, at.get(), &xs, &sums);
-            at.set(at.get() + shape.step_bytes() as i64);
-            xs.iter().for_each(|x| x.set(x.get() + group_bytes(shape.group) as i64));
-        });
-        if !shape.scales_per_group() {
-            scale_rows(shape, first, at.get(), &sums);
-        }
-        let place = (first * 16) as i32;
-        k.if_else(
-            residual.is(0),
-            || super::panel::write(&sums, *y, *y_stride, None, place, SLICE),
-            || super::panel::write(&sums, *y, *y_stride, Some(*residual), place, SLICE),
-        );
-    }
-    k.ret(&[]);
-}
-
-/// One group of `k` into the running sums.
-fn one_group<'k>(
-    k: &'k Kernel<'k>,
-    shape: Shape,
-    first: u64,
-    w: Val<'k>,
-    xs: &[Var<'k>],
-    sums: &[Var<'k>],
-) {
-    let group = shape.group as i32;
-    let products: Vec<Vec<Val>> =
-        xs.iter().map(|x| vec![start(k, shape, x.get(), group); SLICE as usize]).collect();
-    let products = dots(k, shape, w, xs, products);
-    for (t, x) in xs.iter().enumerate() {
-        let scale = x.get().load(F32, group).splat(F32X4);
-        for (j, product) in products[t].iter().enumerate() {
-            let sum = sums[t * SLICE as usize + j];
-            let product = product.to_float(F32X4);
-            if !shape.scales_per_group() {
-                sum.fma(product, scale);
-                continue;
-            }
-            let at = shape.quads_bytes() as i32 - first as i32 * 8 + j as i32 * 8;
-            sum.fma(product, halves(w, at) * scale);
-            if shape.format.zero {
-                let low = halves(w, at + SCALES_BYTES as i32);
-                sum.fma(low, x.get().load(F32, group + SCALED_SUM).splat(F32X4));
-            }
-        }
-    }
-}
-
-/// Where the sum of products starts: minus the offset of the stored integers.
-fn start<'k>(k: &'k Kernel<'k>, shape: Shape, x: Val<'k>, group: i32) -> Val<'k> {
-    let arch = k.facts.arch;
-    match (shape.offset_log2(arch), arch) {
-        (Some(log2), _) => x.load(I32, group + NEGATIVE_SUM).splat(I32X4) << log2,
-        // Low ends count from unsigned integers, AArch64 holds them less half the range.
-        (None, Arch::A64) if shape.format.zero => {
-            let log2 = i64::from(shape.format.bits) - 1;
-            -(x.load(I32, group + NEGATIVE_SUM).splat(I32X4) << log2)
-        }
-        _ => k.i32x4(0),
-    }
-}
-
-/// All products of a group.
-fn dots<'k>(
-    k: &'k Kernel<'k>,
-    shape: Shape,
-    w: Val<'k>,
-    xs: &[Var<'k>],
-    mut sums: Vec<Vec<Val<'k>>>,
-) -> Vec<Vec<Val<'k>>> {
-    let quad = |x: Val<'k>, at: u64| x.load(I32, at as i32).splat(I32X4).cast(I8X16);
-    let line = 4 * PANEL_ROWS;
-    if shape.format.bits == 8 {
-        for q in 0..shape.group / 4 {
-            for j in 0..SLICE {
-                let weights = w.load(I8X16, (q * line + j * 16) as i32);
-                for (x, sums) in xs.iter().zip(&mut sums) {
-                    let sum = &mut sums[j as usize];
-                    *sum = sum.dot_i8(weights, quad(x.get(), q * 4));
-                }
-            }
-        }
-        return sums;
-    }
-    for q in 0..shape.group / 8 {
-        for j in 0..SLICE {
-            let both = w.load(I8X16, (q * line + j * 16) as i32);
-            for (half, weights) in nibbles(k, both).into_iter().enumerate() {
-                for (x, sums) in xs.iter().zip(&mut sums) {
-                    let sum = &mut sums[j as usize];
-                    *sum = sum.dot_i8(weights, quad(x.get(), q * 8 + half as u64 * 4));
-                }
-            }
-        }
-    }
-    sums
-}
-
-/// Low and high nibbles of sixteen bytes: unsigned on x86-64, signed on AArch64.
-fn nibbles<'k>(k: &'k Kernel<'k>, both: Val<'k>) -> [Val<'k>; 2] {
-    match k.facts.arch {
-        Arch::X64 => {
-            let mask = k.vector(I8X16, &[0x0f; 16]);
-            [both & mask, (both.cast(I16X8) >> 4).cast(I8X16) & mask]
-        }
-        Arch::A64 => [(both << 4).sshr(4), both.sshr(4)],
-    }
-}
-
-/// Four scales or low ends.
-fn halves<'k>(w: Val<'k>, at: i32) -> Val<'k> {
-    f16_to_f32(w.load_s16x4(at))
-}
-
-/// The scales of a whole row.
-fn scale_rows<'k>(shape: Shape, first: u64, w: Val<'k>, sums: &[Var<'k>]) {
-    let _ = shape;
-    for row in sums.chunks(SLICE as usize) {
-        for (j, sum) in row.iter().enumerate() {
-            sum.set(sum.get() * halves(w, j as i32 * 8 - first as i32 * 8));
-        }
-    }
 }
 
 /// Panel `p` of a matrix as the kernels read it; rows beyond the last are zero.

@@ -45,16 +45,17 @@ impl Panels {
 }
 
 /// Emits `linear` over one kind of panels: parameters w, x, y, bias or 0, residual or 0, steps,
-/// x_stride, y_stride, rows, first panel, end panel. A call gives at most one of bias and residual.
+/// x_stride, y_stride, rows, first panel, end panel, room of this worker (see
+/// `int_panel::room_bytes`). A call gives at most one of bias and residual.
 pub fn define(e: &mut Emitter, panels: &Panels) -> Func {
-    let f = e.declare(&format!("linear_{}", panels.name), &[I64; 11], &[]);
+    let f = e.declare(&format!("linear_{}", panels.name), &[I64; 12], &[]);
     e.define(&f, Tuning::Optimised, |k, args| body(k, args, panels));
     f
 }
 
 fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], panels: &Panels) {
-    let [w, x, y, bias, residual, length, x_stride, y_stride, rows, first, end] = args else {
-        unreachable!("eleven parameters are declared")
+    let [w, x, y, bias, residual, length, x_stride, y_stride, rows, first, end, room] = args else {
+        unreachable!("twelve parameters are declared")
     };
     let panel_bytes = *length * panels.step_bytes as i64 + panels.end_bytes as i64;
     k.each(*first, *end, 1, |p| {
@@ -69,7 +70,9 @@ fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], panels: &Panels) {
             },
         );
         let weights = *w + p * panel_bytes;
-        k.call(&panels.rows, &[weights, *x, to, *length, *x_stride, *y_stride, add, *rows]);
+        let args = [weights, *x, to, *length, *x_stride, *y_stride, add, *rows, *room];
+        // Kernels of floats want no room.
+        k.call(&panels.rows, &args[..panels.rows.signature.params.len()]);
     });
     k.ret(&[]);
 }

@@ -37,7 +37,8 @@ pub fn define(e: &mut Emitter, group: u64) -> Func {
         k.each(k.i64(0), *rows, 1, |_| {
             let (from, to) = (k.var(x.get()), k.var(y.get()));
             k.each(k.i64(0), *groups, 1, |_| {
-                one_group(k, from.get(), to.get(), group);
+                let x = from.get();
+                one_group(k, &|i| (x + i).load(F32X4, 0), to.get(), group);
                 from.set(from.get() + group as i64 * 4);
                 to.set(to.get() + group_bytes(group) as i64);
             });
@@ -49,11 +50,17 @@ pub fn define(e: &mut Emitter, group: u64) -> Func {
     f
 }
 
-fn one_group<'k>(k: &'k Kernel<'k>, x: Val<'k>, y: Val<'k>, group: u64) {
+/// One group to `y`; `value` gives the four floats at an offset in bytes of floats.
+pub(super) fn one_group<'k>(
+    k: &'k Kernel<'k>,
+    value: &dyn Fn(Val<'k>) -> Val<'k>,
+    y: Val<'k>,
+    group: u64,
+) {
     let magnitude = |v: Val<'k>| (v.cast(I32X4) & k.i32x4(i32::MAX)).cast(F32X4);
     let largest = k.var(k.f32x4(0.0));
     k.each(k.i64(0), k.i64(group as i64 * 4), 16, |i| {
-        largest.set(largest.get().pmax(magnitude((x + i).load(F32X4, 0))));
+        largest.set(largest.get().pmax(magnitude(value(i))));
     });
     let largest = largest.get().max_lanes();
     let some = k.f32(0.0).flt(largest);
@@ -61,8 +68,8 @@ fn one_group<'k>(k: &'k Kernel<'k>, x: Val<'k>, y: Val<'k>, group: u64) {
     let scale = largest * (1.0 / 127.0);
     let sum = k.var(k.i32x4(0));
     k.each(k.i64(0), k.i64(group as i64), 16, |i| {
-        let from = x + (i << 2);
-        let four = |j: i32| round(k, from.load(F32X4, j * 16) * inverse);
+        let from = i << 2;
+        let four = |j: i64| round(k, value(from + j * 16) * inverse);
         let all = [four(0), four(1), four(2), four(3)];
         sum.add((all[0] + all[1]) + (all[2] + all[3]));
         let (low, high) = (all[0].snarrow(all[1]), all[2].snarrow(all[3]));

@@ -21,13 +21,14 @@ pub fn pieces(vocab: u64) -> u64 {
 
 /// Emits the pieces: parameters w, x, k, x_stride, rows, targets (`i32` per row), chosen (`f32` per
 /// row: the target's logit), partial (`[pieces][rows]` pairs maximum, sum), private (`[rows][PIECE]`
-/// f32), first piece, end piece.
+/// f32), room of `linear`, first piece, end piece.
 pub fn define_pieces(e: &mut Emitter, linear: &Func, vocab: u64) -> Func {
-    let f = e.declare("score_pieces", &[I64; 11], &[]);
+    let f = e.declare("score_pieces", &[I64; 12], &[]);
     e.define(&f, Tuning::Optimised, |k, args| {
-        let [w, x, length, x_stride, rows, targets, chosen, partial, private, first, end] = args
+        let [w, x, length, x_stride, rows, targets, chosen, partial, private, room, first, end] =
+            args
         else {
-            unreachable!("eleven parameters are declared")
+            unreachable!("twelve parameters are declared")
         };
         let stride = 4 * PIECE as i64;
         let all_panels = k.i64(vocab.div_ceil(PANEL_ROWS) as i64);
@@ -38,9 +39,9 @@ pub fn define_pieces(e: &mut Emitter, linear: &Func, vocab: u64) -> Func {
             // `linear` writes panel p at column 32·p: shift so that this piece starts at column 0.
             let to = *private - panel * (4 * PANEL_ROWS as i64);
             let y_stride = k.i64(stride);
-            let args =
-                [*w, *x, to, none, none, *length, *x_stride, y_stride, *rows, panel, end_panel];
-            k.call(linear, &args);
+            let rows_and_panels = [*rows, panel, end_panel, *room];
+            let product = [*w, *x, to, none, none, *length, *x_stride, y_stride];
+            k.call(linear, &[&product[..], &rows_and_panels].concat());
             let start = piece * PIECE as i64;
             let size = (k.i64(vocab as i64) - start).umin(k.i64(PIECE as i64));
             k.each(k.i64(0), *rows, 1, |t| {

@@ -9,11 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define ARGUMENTS 11
+#define ARGUMENTS 12
 
 /* Arguments that a function does not have are passed all the same: the caller cleans up. */
 typedef void function(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,
-                      int64_t, int64_t);
+                      int64_t, int64_t, int64_t);
 
 static function *const functions[] = {FUNCTIONS};
 
@@ -44,7 +44,7 @@ int main(int argc, char **argv) {
         uint64_t is_offset = number(cases);
         a[i] = (int64_t)number(cases) + (is_offset ? (int64_t)(uintptr_t)memory : 0);
       }
-      functions[which](a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10]);
+      functions[which](a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11]);
     }
     fwrite(memory, 1, bytes, stdout);
     free(map);

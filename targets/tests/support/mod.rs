@@ -3,13 +3,13 @@
 
 #![allow(dead_code, reason = "each test uses its part of it")]
 
-mod emulated;
+pub mod emulated;
 
 use cranelift_codegen::ir::types::I64;
 use targets::{Emitter, Func, Target, Tuning, jit};
 
 /// Most arguments of a kernel.
-pub const ARGUMENTS: usize = 11;
+pub const ARGUMENTS: usize = 12;
 /// What is between the parts of a memory, and must stay.
 const GUARD: [u8; 64] = [0x5a; 64];
 
@@ -151,7 +151,7 @@ pub fn run(
     if here { in_process(target, define, cases) } else { emulated::run(target, define, cases) }
 }
 
-type Function = extern "C" fn(i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64);
+type Function = extern "C" fn(i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64);
 
 /// Bytes on a cache line of their own.
 #[derive(Clone, Copy)]
@@ -170,7 +170,7 @@ fn in_process(
     let code = jit::Code::new(sink);
     let function = |which: usize| {
         let at = code.function(functions[which].id);
-        // SAFETY: an emitted function takes at most eleven integers; the caller cleans up.
+        // SAFETY: an emitted function takes at most twelve integers; the caller cleans up.
         unsafe { std::mem::transmute::<*const u8, Function>(at) }
     };
     let one = |case: &Case| {
@@ -189,7 +189,8 @@ fn in_process(
                     At(offset) => base + offset as i64,
                 };
             }
-            function(*which)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10]);
+            let [a, b, c, d, e, f, g, h, i, j, k, l] = a;
+            function(*which)(a, b, c, d, e, f, g, h, i, j, k, l);
         }
         memory.to_vec()
     };

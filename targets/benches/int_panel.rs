@@ -1,0 +1,81 @@
+//! Speed of the integer panel kernels out of the cache: `cargo bench -p ingot-targets --bench int_panel`.
+//!
+//! Per format and feature set, for 1 row (decode) and 64 rows (prefill): billions of operations per
+//! second, and of weight bytes; medians of several runs.
+
+use ir::IntFormat;
+use std::time::Instant;
+use targets::kernels::int_panel::{self, Shape};
+use targets::kernels::quant_rows;
+use targets::{Emitter, Target, jit};
+
+type PanelKernel =
+    extern "sysv64" fn(*const u8, *const u8, *mut f32, u64, u64, u64, *const f32, u64, *mut u8);
+
+/// Format of weights, group of activations, columns.
+const SHAPES: [(&str, u64, u64); 4] =
+    [("i4g32", 32, 576), ("i4g32", 32, 1536), ("i8row", 64, 576), ("i8g32", 32, 576)];
+
+const CPUS: [(&str, &str); 6] = [
+    ("x86-64", ""),
+    ("x86-64-v2", ""),
+    ("x86-64-v3", ""),
+    ("alderlake", ""),
+    ("native", "-amx-tile,-amx-int8"),
+    ("native", ""),
+];
+
+fn main() {
+    println!("{:22} {:8} {:>5} {:>5} {:>9} {:>9}", "cpu", "format", "k", "rows", "GOP/s", "GB/s");
+    let native = Target::native().expect("this machine is a target").features;
+    for (name, group, columns) in SHAPES {
+        let format = IntFormat::from_name(name).expect("a format");
+        for (cpu, features) in CPUS {
+            let target = Target::new("x86_64-unknown-linux-gnu", Some(cpu), features);
+            let target = target.expect("known");
+            if !target.features.is_subset(&native) {
+                continue;
+            }
+            for rows in [1, 64] {
+                let (gops, gbs) = measure(&target, Shape { format, group }, columns, rows);
+                let cpu = format!("{cpu} {features}");
+                println!("{cpu:22.22} {name:8} {columns:5} {rows:5} {gops:9.1} {gbs:9.1}");
+            }
+        }
+    }
+}
+
+fn measure(target: &Target, shape: Shape, columns: u64, rows: u64) -> (f64, f64) {
+    let mut sink = jit::module(target);
+    let mut e = Emitter::new(target, &mut sink, "b", false);
+    let panel = int_panel::define(&mut e, shape);
+    let code = jit::Code::new(sink);
+    // SAFETY: the function takes the parameters that its docs name.
+    let panel: PanelKernel = unsafe { std::mem::transmute(code.function(panel.id)) };
+    let groups = columns / shape.group;
+    let stride = quant_rows::row_stride(columns, shape.group);
+    let bytes = shape.panel_bytes(groups);
+    let room_bytes = int_panel::room_bytes(&target.facts, columns) as usize;
+    // Aligned as scratch and weights are.
+    let mut memory = vec![0u8; (bytes + rows * stride) as usize + room_bytes + 256];
+    let start = memory.as_ptr().align_offset(64);
+    let w = memory[start..].as_mut_ptr();
+    let mut y = vec![0f32; (rows * 32) as usize];
+    // SAFETY: offsets within `memory`.
+    let (x, room) = unsafe {
+        let x = w.add((bytes as usize).next_multiple_of(64));
+        (x, x.add((rows * stride) as usize))
+    };
+    let run = |times: u64, y: &mut Vec<f32>| {
+        let began = Instant::now();
+        for _ in 0..times {
+            panel(w, x, y.as_mut_ptr(), groups, stride, 128, std::ptr::null(), rows, room);
+        }
+        began.elapsed().as_secs_f64() / times as f64
+    };
+    let times = (2e-3 / run(10, &mut y)).max(10.0) as u64;
+    let mut seconds: Vec<f64> = (0..9).map(|_| run(times, &mut y)).collect();
+    seconds.sort_by(f64::total_cmp);
+    let ops = (2 * 32 * columns * rows) as f64;
+    (ops / seconds[4] / 1e9, bytes as f64 / seconds[4] / 1e9)
+}

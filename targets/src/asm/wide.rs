@@ -1,0 +1,174 @@
+//! x86-64 vectors of 256 or 512 bits by register number: one spelling for both widths, so that a
+//! kernel is written once.
+
+use super::Code;
+use super::x64::{YMM, ZMM, listing};
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
+
+/// Registers saved on entry.
+pub const SAVED: [AsmRegister64; 6] = [rbx, rbp, r12, r13, r14, r15];
+/// Bytes from the stack pointer to the first argument on the stack, once those are saved.
+pub const ARGUMENTS: i32 = 8 * SAVED.len() as i32 + 8;
+
+/// An assembler of one width.
+pub struct Wide {
+    /// Scalar instructions and branches.
+    pub a: CodeAssembler,
+    /// 512 bits, else 256.
+    pub zmm: bool,
+}
+
+type Done = Result<(), IcedError>;
+
+/// One method per instruction with the same operands at both widths: name, 512, 256.
+macro_rules! same {
+    ($($(#[$doc:meta])* $name:ident($($reg:ident),+) $z:ident $y:ident;)*) => {
+        $($(#[$doc])*
+        pub fn $name(&mut self, $($reg: usize),+) -> Done {
+            match self.zmm {
+                true => self.a.$z($(ZMM[$reg]),+),
+                false => self.a.$y($(YMM[$reg]),+),
+            }
+        })*
+    };
+}
+
+impl Wide {
+    /// Starts a function: saves registers.
+    pub fn new(zmm: bool) -> Result<Wide, IcedError> {
+        let mut a = CodeAssembler::new(64)?;
+        a.set_prefer_vex(!zmm);
+        SAVED.iter().try_for_each(|r| a.push(*r))?;
+        Ok(Wide { a, zmm })
+    }
+
+    /// Ends the function.
+    pub fn finish(mut self) -> Result<Code, IcedError> {
+        self.a.vzeroupper()?;
+        SAVED.iter().rev().try_for_each(|r| self.a.pop(*r))?;
+        self.a.ret()?;
+        let bytes = self.a.assemble(0)?;
+        let text = listing(&bytes);
+        Ok(Code { bytes, frame_bytes: 8 * SAVED.len() as u32, text })
+    }
+
+    /// Bytes of a vector.
+    pub fn bytes(&self) -> i32 {
+        if self.zmm { 64 } else { 32 }
+    }
+
+    /// Lanes of 32 bits.
+    pub fn lanes(&self) -> u64 {
+        if self.zmm { 16 } else { 8 }
+    }
+
+    same! {
+        /// `to = 0`, given `to` twice more.
+        xor(to, a, b) vpxord vpxor;
+        /// `to = a & b`.
+        and(to, a, b) vpandd vpand;
+        /// 32-bit lanes.
+        add_i32(to, a, b) vpaddd vpaddd;
+        /// 16-bit lanes.
+        add_i16(to, a, b) vpaddw vpaddw;
+        /// Neighbouring products of unsigned `a` and signed `b`, added in pairs to 16 bits.
+        madd_u8(to, a, b) vpmaddubsw vpmaddubsw;
+        /// Neighbouring products of 16 bits, added in pairs to 32 bits.
+        madd_i16(to, a, b) vpmaddwd vpmaddwd;
+        /// `to += a · b` over four bytes a lane, `a` unsigned, `b` signed.
+        dot_u8(to, a, b) vpdpbusd vpdpbusd;
+        /// Integers to floats.
+        to_float(to, from) vcvtdq2ps vcvtdq2ps;
+        /// Floats.
+        mul(to, a, b) vmulps vmulps;
+        /// `to += a · b`, rounded once.
+        fma(to, a, b) vfmadd231ps vfmadd231ps;
+    }
+
+    /// `to = 0`.
+    pub fn zero(&mut self, to: usize) -> Done {
+        self.xor(to, to, to)
+    }
+
+    /// `to = from`.
+    pub fn copy(&mut self, to: usize, from: usize) -> Done {
+        match self.zmm {
+            true => self.a.vmovdqa32(ZMM[to], ZMM[from]),
+            false => self.a.vmovdqa(YMM[to], YMM[from]),
+        }
+    }
+
+    /// 16-bit lanes shifted right, zeros in.
+    pub fn shr_i16(&mut self, to: usize, from: usize, by: u32) -> Done {
+        match self.zmm {
+            true => self.a.vpsrlw(ZMM[to], ZMM[from], by),
+            false => self.a.vpsrlw(YMM[to], YMM[from], by),
+        }
+    }
+
+    /// 32-bit lanes shifted left.
+    pub fn shl_i32(&mut self, to: usize, from: usize, by: u32) -> Done {
+        match self.zmm {
+            true => self.a.vpslld(ZMM[to], ZMM[from], by),
+            false => self.a.vpslld(YMM[to], YMM[from], by),
+        }
+    }
+
+    /// A whole vector.
+    pub fn load(&mut self, to: usize, at: AsmMemoryOperand) -> Done {
+        match self.zmm {
+            true => self.a.vmovdqu64(ZMM[to], zmmword_ptr(at)),
+            false => self.a.vmovdqu(YMM[to], ymmword_ptr(at)),
+        }
+    }
+
+    /// A whole vector.
+    pub fn store(&mut self, at: AsmMemoryOperand, from: usize) -> Done {
+        match self.zmm {
+            true => self.a.vmovups(zmmword_ptr(at), ZMM[from]),
+            false => self.a.vmovups(ymmword_ptr(at), YMM[from]),
+        }
+    }
+
+    /// Every lane of 32 bits from one in memory.
+    pub fn splat(&mut self, to: usize, at: AsmMemoryOperand) -> Done {
+        match self.zmm {
+            true => self.a.vpbroadcastd(ZMM[to], dword_ptr(at)),
+            false => self.a.vpbroadcastd(YMM[to], dword_ptr(at)),
+        }
+    }
+
+    /// Every lane of 32 bits the same; `eax` is lost.
+    pub fn constant(&mut self, to: usize, bits: u32) -> Done {
+        self.a.mov(eax, bits)?;
+        match self.zmm {
+            true => self.a.vpbroadcastd(ZMM[to], eax),
+            false => {
+                self.a.vmovd(XMM[to], eax)?;
+                self.a.vpbroadcastd(YMM[to], XMM[to])
+            }
+        }
+    }
+
+    /// Halves in memory to floats.
+    pub fn load_halves(&mut self, to: usize, at: AsmMemoryOperand) -> Done {
+        match self.zmm {
+            true => self.a.vcvtph2ps(ZMM[to], ymmword_ptr(at)),
+            false => self.a.vcvtph2ps(YMM[to], xmmword_ptr(at)),
+        }
+    }
+
+    /// `to = a + [at]`, floats.
+    pub fn add_from(&mut self, to: usize, a: usize, at: AsmMemoryOperand) -> Done {
+        match self.zmm {
+            true => self.a.vaddps(ZMM[to], ZMM[a], zmmword_ptr(at)),
+            false => self.a.vaddps(YMM[to], YMM[a], ymmword_ptr(at)),
+        }
+    }
+}
+
+const XMM: [AsmRegisterXmm; 16] = [
+    xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14,
+    xmm15,
+];

@@ -1,0 +1,416 @@
+//! x86-64 panel kernels over integers in tiles (AMX-INT8, with AVX-512 around it).
+//!
+//! Same layout and order of arithmetic as the CLIF kernel in `kernels/int_panel.rs`: the products of a
+//! group are whole numbers whichever unit sums them. Parameters, System V: `rdi` w, `rsi` x, `rdx` y,
+//! `rcx` groups, `r8` x_stride, `r9` y_stride; on the stack residual or 0, rows (a multiple of 16),
+//! room: products, then the panel as bytes.
+//!
+//! A tile product takes long and must pass through memory, so the tiles of the next groups are under
+//! way while vectors scale those before; and the next panel is fetched meanwhile.
+
+use super::Code;
+use super::x64::{ZMM, listing};
+use crate::kernels::int_panel::{SCALES_BYTES, Shape};
+use crate::kernels::panel::PANEL_ROWS;
+use crate::kernels::quant_rows::{SCALED_SUM, group_bytes};
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
+
+/// Rows of activations in a tile.
+pub const TILE_ROWS: u64 = 16;
+/// Registers saved on entry.
+const SAVED: [AsmRegister64; 6] = [rbx, rbp, r12, r13, r14, r15];
+/// Bytes of a tile of products.
+const TILE_BYTES: i32 = 1024;
+/// Groups whose products are made at once.
+const PAIR: i32 = 2;
+/// Products in the room: two pairs, one being made, one being scaled.
+const PRODUCTS_BYTES: i32 = 2 * PAIR * TILE_BYTES;
+/// Stack beside the saved registers: the configuration of tiles, residual and rows left.
+const LOCAL_BYTES: i32 = 64 + 16;
+const RESIDUAL: i32 = 64;
+const LEFT: i32 = 72;
+/// Weight rows of a tile.
+const COLUMNS: usize = 16;
+
+/// Bytes of the room for a panel of `columns` columns.
+pub fn room_bytes(columns: u64) -> u64 {
+    PRODUCTS_BYTES as u64 + columns * PANEL_ROWS
+}
+
+/// The kernel for whole tiles of rows.
+pub fn panel(shape: Shape) -> Code {
+    let kernel = Kernel { shape, depth: depth(shape.group) };
+    let mut a = assemble(&kernel).expect("the kernel's operands are encodable");
+    let bytes = a.assemble(0).expect("branches are in range");
+    let text = listing(&bytes);
+    let frame_bytes = (8 * SAVED.len() as i32 + LOCAL_BYTES + PUSHED) as u32;
+    Code { bytes, frame_bytes, text }
+}
+
+/// The largest depth of a tile, at most 64, that divides a group.
+fn depth(group: u64) -> u64 {
+    (4..=64).rev().step_by(4).find(|d| group.is_multiple_of(*d)).expect("groups are in quads")
+}
+
+struct Kernel {
+    shape: Shape,
+    /// `k` of one tile product.
+    depth: u64,
+}
+
+impl Kernel {
+    /// Bytes of a group in the room, for one of the two halves of the panel.
+    fn half_bytes(&self) -> i32 {
+        (self.shape.group * COLUMNS as u64) as i32
+    }
+
+    /// Whether stored bytes become signed ones in the room.
+    fn signed(&self) -> bool {
+        !(self.shape.format.zero && self.shape.format.bits == 8)
+    }
+
+    fn bits(&self) -> i32 {
+        i32::from(self.shape.format.bits)
+    }
+}
+
+/// Registers that keep their meaning through the kernel: `rbp` room, `r10` `r11` `rbx` three, five and
+/// seven strides of x.
+fn assemble(s: &Kernel) -> Result<CodeAssembler, IcedError> {
+    let mut a = CodeAssembler::new(64)?;
+    a.set_prefer_vex(false);
+    SAVED.iter().try_for_each(|r| a.push(*r))?;
+    let stack = 8 * SAVED.len() as i32 + 8;
+    a.sub(rsp, LOCAL_BYTES)?;
+    for (from, to) in [(stack, RESIDUAL), (stack + 8, LEFT)] {
+        a.mov(rax, qword_ptr(rsp + (LOCAL_BYTES + from)))?;
+        a.mov(qword_ptr(rsp + to), rax)?;
+    }
+    a.mov(rbp, qword_ptr(rsp + (LOCAL_BYTES + stack + 16)))?;
+    configure(&mut a, s)?;
+    unpack(&mut a, s)?;
+    a.lea(r10, qword_ptr(r8 + r8 * 2))?;
+    a.lea(r11, qword_ptr(r8 + r8 * 4))?;
+    a.lea(rbx, qword_ptr(r10 + r8 * 4))?;
+    let mut tiles = a.create_label();
+    a.set_label(&mut tiles)?;
+    for half in 0..2 {
+        tile(&mut a, s, half)?;
+    }
+    a.mov(rax, r8)?;
+    a.shl(rax, 4)?;
+    a.add(rsi, rax)?;
+    a.mov(rax, r9)?;
+    a.shl(rax, 4)?;
+    a.add(rdx, rax)?;
+    let mut alone = a.create_label();
+    a.cmp(qword_ptr(rsp + RESIDUAL), 0)?;
+    a.jz(alone)?;
+    a.add(qword_ptr(rsp + RESIDUAL), rax)?;
+    a.set_label(&mut alone)?;
+    a.sub(qword_ptr(rsp + LEFT), TILE_ROWS as i32)?;
+    a.jnz(tiles)?;
+    a.tilerelease()?;
+    a.vzeroupper()?;
+    a.add(rsp, LOCAL_BYTES)?;
+    SAVED.iter().rev().try_for_each(|r| a.pop(*r))?;
+    a.ret()?;
+    Ok(a)
+}
+
+/// Tiles 0 and 1 are activations, 2 and 3 weights, 4 and 5 products.
+fn configure(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
+    a.vpxord(zmm0, zmm0, zmm0)?;
+    a.vmovdqu64(zmmword_ptr(rsp), zmm0)?;
+    a.mov(byte_ptr(rsp), 1)?;
+    let (depth, quads) = (s.depth as i32, (s.depth / 4) as i32);
+    let shapes = [(16, depth), (16, depth), (quads, 64), (quads, 64), (16, 64), (16, 64)];
+    for (i, (rows, columns_bytes)) in shapes.into_iter().enumerate() {
+        a.mov(word_ptr(rsp + (16 + 2 * i as i32)), columns_bytes)?;
+        a.mov(byte_ptr(rsp + (48 + i as i32)), rows)?;
+    }
+    a.ldtilecfg(zmmword_ptr(rsp))
+}
+
+/// The integers of the panel as bytes into the room, `[half][group][quad][16 rows][4]`.
+fn unpack(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
+    a.mov(rax, rdi)?;
+    a.lea(r14, qword_ptr(rbp + PRODUCTS_BYTES))?;
+    a.mov(r15, rcx)?;
+    a.imul_3(r10, rcx, s.half_bytes())?;
+    a.add(r10, r14)?;
+    broadcast(a, zmm30, if s.bits() == 4 { 0x0f0f_0f0f } else { 0x8080_8080 })?;
+    broadcast(a, zmm31, 0x0808_0808)?;
+    let mut group = a.create_label();
+    a.set_label(&mut group)?;
+    for line in 0..s.shape.group as i32 * s.bits() / 32 {
+        for (half, to) in [r14, r10].into_iter().enumerate() {
+            let from = rax + (line * 128 + 64 * half as i32);
+            a.vmovdqu64(zmm0, zmmword_ptr(from))?;
+            if s.bits() == 8 {
+                if s.signed() {
+                    a.vpxord(zmm0, zmm0, zmm30)?;
+                }
+                a.vmovdqu64(zmmword_ptr(to + line * 64), zmm0)?;
+                continue;
+            }
+            a.vpsrlw(zmm1, zmm0, 4)?;
+            a.vpandd(zmm0, zmm0, zmm30)?;
+            a.vpandd(zmm1, zmm1, zmm30)?;
+            if !s.shape.format.zero {
+                a.vpsubb(zmm0, zmm0, zmm31)?;
+                a.vpsubb(zmm1, zmm1, zmm31)?;
+            }
+            a.vmovdqu64(zmmword_ptr(to + line * 128), zmm0)?;
+            a.vmovdqu64(zmmword_ptr(to + (line * 128 + 64)), zmm1)?;
+        }
+    }
+    a.add(rax, s.shape.step_bytes() as i32)?;
+    a.add(r14, s.half_bytes())?;
+    a.add(r10, s.half_bytes())?;
+    a.dec(r15)?;
+    a.jnz(group)
+}
+
+fn broadcast(a: &mut CodeAssembler, to: AsmRegisterZmm, bytes: u32) -> Result<(), IcedError> {
+    a.mov(r11d, bytes)?;
+    a.vpbroadcastd(to, r11d)
+}
+
+/// The running sum of row `t`.
+fn sum(t: usize) -> AsmRegisterZmm {
+    ZMM[16 + t]
+}
+
+/// What `tile` keeps on the stack while its registers serve otherwise, and their bytes.
+const KEPT: [AsmRegister64; 5] = [rdi, rcx, rsi, rdx, r9];
+const PUSHED: i32 = 8 * KEPT.len() as i32;
+
+/// 16 rows by 16 weight rows. `r14` walks x for products, `rax` for scales, `r15` the bytes of the
+/// room, `rdi` the panel, `r9` the next one; `r12` and `r13` are the two pairs of products, `rsi` 64, `rcx` the groups
+/// that are left.
+fn tile(a: &mut CodeAssembler, s: &Kernel, half: i32) -> Result<(), IcedError> {
+    KEPT.iter().try_for_each(|r| a.push(*r))?;
+    a.mov(r14, rsi)?;
+    a.mov(rax, rsi)?;
+    a.lea(r15, qword_ptr(rbp + PRODUCTS_BYTES))?;
+    if half == 1 {
+        a.imul_3(r12, rcx, s.half_bytes())?;
+        a.add(r15, r12)?;
+    }
+    a.imul_3(r9, rcx, s.shape.step_bytes() as i32)?;
+    a.lea(r9, qword_ptr(r9 + rdi * 1 + s.shape.panel_bytes(0) as i32))?;
+    a.mov(r12, rbp)?;
+    a.lea(r13, qword_ptr(rbp + PAIR * TILE_BYTES))?;
+    a.mov(esi, 64)?;
+    for t in 0..16 {
+        a.vpxord(sum(t), sum(t), sum(t))?;
+    }
+    let (mut more, mut last, mut odd, mut done) =
+        (a.create_label(), a.create_label(), a.create_label(), a.create_label());
+    // The first pair is under way before the loop; in it the next pair is mixed into the scaling.
+    a.sub(rcx, PAIR)?;
+    a.jl(odd)?;
+    multiply(a, s, PAIR)?;
+    a.set_label(&mut more)?;
+    a.xchg(r12, r13)?;
+    a.sub(rcx, PAIR)?;
+    a.jl(last)?;
+    scale_groups(a, s, half, PAIR, PAIR)?;
+    a.jmp(more)?;
+    a.set_label(&mut last)?;
+    scale_groups(a, s, half, PAIR, 0)?;
+    a.set_label(&mut odd)?;
+    a.add(rcx, PAIR)?;
+    a.jz(done)?;
+    multiply(a, s, 1)?;
+    a.xchg(r12, r13)?;
+    scale_groups(a, s, half, 1, 0)?;
+    a.set_label(&mut done)?;
+    if !s.shape.scales_per_group() {
+        a.vcvtph2ps(zmm0, ymmword_ptr(rdi + 32 * half))?;
+        for t in 0..16 {
+            a.vmulps(sum(t), sum(t), zmm0)?;
+        }
+    }
+    KEPT.iter().rev().try_for_each(|r| a.pop(*r))?;
+    write(a, half)
+}
+
+/// Products of `count` groups, to `r12`.
+fn multiply(a: &mut CodeAssembler, s: &Kernel, count: i32) -> Result<(), IcedError> {
+    tile_ops(s, count).into_iter().try_for_each(|op| tile_op(a, s, op))
+}
+
+/// One instruction on tiles, of a group, at a step of its depth.
+#[derive(Clone, Copy)]
+enum TileOp {
+    Zero { group: i32 },
+    LoadX { group: i32, step: i32 },
+    LoadW { group: i32, step: i32 },
+    Dot { group: i32, step: i32 },
+    Store { group: i32 },
+    Next { groups: i32 },
+}
+
+/// Steps of a group.
+fn steps(s: &Kernel) -> i32 {
+    (s.shape.group / s.depth) as i32
+}
+
+/// The products of `count` groups, in order.
+fn tile_ops(s: &Kernel, count: i32) -> Vec<TileOp> {
+    let mut ops = vec![];
+    for group in 0..count {
+        ops.push(TileOp::Zero { group });
+        for step in 0..steps(s) {
+            ops.push(TileOp::LoadX { group, step });
+            ops.push(TileOp::LoadW { group, step });
+            ops.push(TileOp::Dot { group, step });
+        }
+    }
+    ops.extend((0..count).map(|group| TileOp::Store { group }));
+    ops.push(TileOp::Next { groups: count });
+    ops
+}
+
+fn tile_op(a: &mut CodeAssembler, s: &Kernel, op: TileOp) -> Result<(), IcedError> {
+    let x_step = group_bytes(s.shape.group) as i32;
+    let depth = s.depth as i32;
+    let product = |group: i32| [tmm4, tmm5][group as usize];
+    let operands = |group: i32, step: i32| match (group * steps(s) + step) % 2 {
+        0 => (tmm0, tmm2),
+        _ => (tmm1, tmm3),
+    };
+    match op {
+        TileOp::Zero { group } => a.tilezero(product(group)),
+        TileOp::LoadX { group, step } => {
+            a.tileloadd(operands(group, step).0, r14 + r8 * 1 + (group * x_step + step * depth))
+        }
+        TileOp::LoadW { group, step } => {
+            let at = group * s.half_bytes() + step * depth * 16;
+            a.tileloadd(operands(group, step).1, r15 + rsi * 1 + at)
+        }
+        TileOp::Dot { group, step } => {
+            let (x, w) = operands(group, step);
+            match s.signed() {
+                true => a.tdpbssd(product(group), x, w),
+                false => a.tdpbsud(product(group), x, w),
+            }
+        }
+        TileOp::Store { group } => a.tilestored(r12 + rsi * 1 + group * TILE_BYTES, product(group)),
+        TileOp::Next { groups } => {
+            a.add(r14, x_step * groups)?;
+            a.add(r15, s.half_bytes() * groups)
+        }
+    }
+}
+
+/// `count` groups of products at `r13` into the sums, while the tiles of the `next` groups go to
+/// `r12`: `rax` walks x, `rdx` is eight rows further.
+fn scale_groups(
+    a: &mut CodeAssembler,
+    s: &Kernel,
+    half: i32,
+    count: i32,
+    next: i32,
+) -> Result<(), IcedError> {
+    let x_step = group_bytes(s.shape.group) as i32;
+    let w_step = s.shape.step_bytes() as i32;
+    a.lea(rdx, qword_ptr(rax + r8 * 8))?;
+    let ops = if next > 0 { tile_ops(s, next) } else { vec![] };
+    let every = (TILE_ROWS as i32 * count) as usize / ops.len().max(1);
+    let mut ops = ops.into_iter();
+    for g in 0..count {
+        scale(a, s, half, g, |a, t| match (g as usize * 16 + t) % every.max(1) {
+            0 => ops.next().map_or(Ok(()), |op| tile_op(a, s, op)),
+            _ => Ok(()),
+        })?;
+    }
+    ops.try_for_each(|op| tile_op(a, s, op))?;
+    a.add(rax, x_step * count)?;
+    a.add(r9, w_step * count)?;
+    a.add(rdi, w_step * count)
+}
+
+/// `sum += float(product) · (s_w · s_x)`, and the low ends; `between` goes before each row.
+fn scale(
+    a: &mut CodeAssembler,
+    s: &Kernel,
+    half: i32,
+    g: i32,
+    mut between: impl FnMut(&mut CodeAssembler, usize) -> Result<(), IcedError>,
+) -> Result<(), IcedError> {
+    let (group, x) = (s.shape.group as i32, g * group_bytes(s.shape.group) as i32);
+    let scales = g * s.shape.step_bytes() as i32 + s.shape.quads_bytes() as i32 + 32 * half;
+    if s.shape.scales_per_group() {
+        a.vcvtph2ps(zmm0, ymmword_ptr(rdi + scales))?;
+    }
+    // The panel after this one, in time for its unpacking: each half of the work fetches half of it.
+    let lines = s.shape.step_bytes().div_ceil(64) as i32;
+    let mut lines = (lines * half / 2..lines * (half + 1) / 2)
+        .map(|line| r9 + (g * s.shape.step_bytes() as i32 + 64 * line));
+    for t in 0..16usize {
+        between(a, t)?;
+        if t % 2 == 1
+            && let Some(line) = lines.next()
+        {
+            a.prefetcht1(byte_ptr(line))?;
+        }
+        let (product, factor) = (ZMM[2 + t % 4], ZMM[6 + t % 4]);
+        a.vcvtdq2ps(product, zmmword_ptr(r13 + (g * TILE_BYTES + 64 * t as i32)))?;
+        let x_scale = dword_bcst(row(t) + (x + group));
+        if s.shape.scales_per_group() {
+            a.vmulps(factor, zmm0, x_scale)?;
+            a.vfmadd231ps(sum(t), product, factor)?;
+        } else {
+            a.vfmadd231ps(sum(t), product, x_scale)?;
+        }
+    }
+    if s.shape.format.zero {
+        a.vcvtph2ps(zmm1, ymmword_ptr(rdi + (scales + SCALES_BYTES as i32)))?;
+        for t in 0..16 {
+            a.vfmadd231ps(sum(t), zmm1, dword_bcst(row(t) + (x + group + SCALED_SUM)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Address of row `t` of `x` at the groups that are scaled.
+fn row(t: usize) -> AsmMemoryOperand {
+    let base = if t < 8 { rax } else { rdx };
+    match t % 8 {
+        0 => base + 0,
+        1 => base + r8 * 1,
+        2 => base + r8 * 2,
+        3 => base + r10 * 1,
+        4 => base + r8 * 4,
+        5 => base + r11 * 1,
+        6 => base + r10 * 2,
+        _ => base + rbx * 1,
+    }
+}
+
+/// Sums to `y`, with the residual added where there is one.
+fn write(a: &mut CodeAssembler, half: i32) -> Result<(), IcedError> {
+    let (mut plain, mut done) = (a.create_label(), a.create_label());
+    a.mov(rax, rdx)?;
+    a.mov(r14, qword_ptr(rsp + RESIDUAL))?;
+    a.test(r14, r14)?;
+    a.jz(plain)?;
+    for t in 0..16 {
+        a.vaddps(sum(t), sum(t), zmmword_ptr(r14 + 64 * half))?;
+        a.vmovups(zmmword_ptr(rax + 64 * half), sum(t))?;
+        a.add(rax, r9)?;
+        a.add(r14, r9)?;
+    }
+    a.jmp(done)?;
+    a.set_label(&mut plain)?;
+    for t in 0..16 {
+        a.vmovups(zmmword_ptr(rax + 64 * half), sum(t))?;
+        a.add(rax, r9)?;
+    }
+    a.set_label(&mut done)?;
+    a.zero_bytes()
+}

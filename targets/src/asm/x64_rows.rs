@@ -1,0 +1,243 @@
+//! Rows to quantised rows, 512 bits wide (AVX-512 F, DQ): `rms_norm` and `silu_mul`, each with the
+//! `quant_rows` that takes its result.
+//!
+//! The same arithmetic in the same order as the CLIF kernels of those names.
+
+use super::Code;
+use super::wide::{ARGUMENTS, Wide};
+use super::x64::ZMM;
+use crate::kernels::quant_rows::{NEGATIVE_SUM, RECORD_BYTES, SCALED_SUM};
+use crate::kernels::rms_norm;
+use crate::math::EXP;
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
+
+type Done = Result<(), IcedError>;
+
+/// The largest group whose values the registers hold.
+pub const GROUP_MAX: u64 = 128;
+
+/// Constants, in registers from the last one down.
+struct Constants(Vec<u32>);
+
+impl Constants {
+    fn new(w: &mut Wide, values: &[u32]) -> Result<Constants, IcedError> {
+        let constants = Constants(values.to_vec());
+        for &bits in values {
+            let to = constants.at(bits);
+            w.constant(to, bits)?;
+        }
+        Ok(constants)
+    }
+
+    /// The register of a constant.
+    fn at(&self, bits: u32) -> usize {
+        let i = self.0.iter().position(|b| *b == bits);
+        31 - i.expect("every constant in use is listed")
+    }
+
+    fn zmm(&self, x: f32) -> AsmRegisterZmm {
+        ZMM[self.at(x.to_bits())]
+    }
+}
+
+const MAGNITUDE: u32 = i32::MAX as u32;
+const SIGN: u32 = 1 << 31;
+
+/// What `quantise` uses.
+fn quant_constants() -> Vec<u32> {
+    vec![MAGNITUDE, 127f32.to_bits(), (1f32 / 127.0).to_bits()]
+}
+
+/// `rms_norm` and `quant_rows` in groups of `group`: parameters x, y, gain (or 0), rows, x_stride,
+/// y_stride.
+pub fn rms_norm_quant(shape: rms_norm::Shape, group: u64) -> Code {
+    write_rms_norm(shape, group as i32).expect("the kernel's operands are encodable")
+}
+
+/// `silu_mul` and `quant_rows` in groups of `group`: parameters gate, up, y, rows, x_stride, y_stride,
+/// first and end group.
+pub fn silu_mul_quant(group: u64) -> Code {
+    write_silu_mul(group as i32).expect("the kernel's operands are encodable")
+}
+
+fn write_rms_norm(shape: rms_norm::Shape, group: i32) -> Result<Code, IcedError> {
+    let mut w = Wide::new(true)?;
+    let scalars = [shape.width as f32, shape.eps, 1.0].map(f32::to_bits);
+    let c = Constants::new(&mut w, &[&quant_constants()[..], &scalars].concat())?;
+    let (mut row, mut squares, mut groups, mut done) =
+        (w.a.create_label(), w.a.create_label(), w.a.create_label(), w.a.create_label());
+    w.a.set_label(&mut row)?;
+    w.a.sub(rcx, 1)?;
+    w.a.jl(done)?;
+    // The lanes of one vector are the four chains of four lanes that CLIF adds up.
+    w.zero(0)?;
+    w.a.xor(r10d, r10d)?;
+    w.a.set_label(&mut squares)?;
+    w.load(1, rdi + r10 * 1)?;
+    w.fma(0, 1, 1)?;
+    w.a.add(r10, 64)?;
+    w.a.cmp(r10, shape.width as i32 * 4)?;
+    w.a.jl(squares)?;
+    w.a.vextractf128(xmm1, ymm0, 1)?;
+    w.a.vextractf32x4(xmm2, zmm0, 2)?;
+    w.a.vextractf32x4(xmm3, zmm0, 3)?;
+    w.a.vaddps(xmm0, xmm0, xmm1)?;
+    w.a.vaddps(xmm2, xmm2, xmm3)?;
+    w.a.vaddps(xmm0, xmm0, xmm2)?;
+    for order in [0x4e, 0xb1] {
+        w.a.vpermilps(xmm1, xmm0, order)?;
+        w.a.vaddps(xmm0, xmm0, xmm1)?;
+    }
+    let [width, eps, one] = [shape.width as f32, shape.eps, 1.0].map(|x| XMM[c.at(x.to_bits())]);
+    w.a.vdivss(xmm0, xmm0, width)?;
+    w.a.vaddss(xmm0, xmm0, eps)?;
+    w.a.vsqrtss(xmm0, xmm0, xmm0)?;
+    w.a.vdivss(xmm0, one, xmm0)?;
+    let scale = 20;
+    w.a.vbroadcastss(ZMM[scale], xmm0)?;
+    w.a.xor(r10d, r10d)?;
+    w.a.mov(r11, rsi)?;
+    w.a.set_label(&mut groups)?;
+    for i in 0..vectors(group) {
+        let at = 64 * i as i32;
+        w.a.vmulps(ZMM[i], ZMM[scale], zmmword_ptr(rdi + r10 * 1 + at))?;
+        if shape.gain {
+            w.a.vmulps(ZMM[i], ZMM[i], zmmword_ptr(rdx + r10 * 1 + at))?;
+        }
+    }
+    quantise(&mut w, &c, group)?;
+    w.a.add(r10, group * 4)?;
+    w.a.cmp(r10, shape.width as i32 * 4)?;
+    w.a.jl(groups)?;
+    w.a.add(rdi, r8)?;
+    w.a.add(rsi, r9)?;
+    w.a.jmp(row)?;
+    w.a.set_label(&mut done)?;
+    w.finish()
+}
+
+fn write_silu_mul(group: i32) -> Result<Code, IcedError> {
+    let mut w = Wide::new(true)?;
+    let exp = [EXP.low, EXP.high, EXP.log2_e, EXP.round, EXP.ln2_high, EXP.ln2_low, 1.0];
+    let exp = exp.iter().chain(&EXP.polynomial).map(|x| x.to_bits());
+    let c = Constants::new(
+        &mut w,
+        &quant_constants().into_iter().chain([SIGN]).chain(exp).collect::<Vec<u32>>(),
+    )?;
+    let (mut row, mut groups, mut next, mut done) =
+        (w.a.create_label(), w.a.create_label(), w.a.create_label(), w.a.create_label());
+    // From the first group on: rbx bytes into rows of floats, rbp bytes of them, r12 into y.
+    w.a.mov(rax, qword_ptr(rsp + ARGUMENTS))?;
+    w.a.imul_3(rbx, rax, group * 4)?;
+    w.a.imul_3(r12, rax, group + RECORD_BYTES as i32)?;
+    w.a.imul_3(rbp, qword_ptr(rsp + (ARGUMENTS + 8)), group * 4)?;
+    w.a.set_label(&mut row)?;
+    w.a.sub(rcx, 1)?;
+    w.a.jl(done)?;
+    w.a.mov(r10, rbx)?;
+    w.a.lea(r11, qword_ptr(rdx + r12))?;
+    w.a.set_label(&mut groups)?;
+    w.a.cmp(r10, rbp)?;
+    w.a.jge(next)?;
+    for i in 0..vectors(group) {
+        let at = 64 * i as i32;
+        w.load(i, rdi + r10 * 1 + at)?;
+        silu(&mut w, &c, i)?;
+        w.a.vmulps(ZMM[i], ZMM[i], zmmword_ptr(rsi + r10 * 1 + at))?;
+    }
+    quantise(&mut w, &c, group)?;
+    w.a.add(r10, group * 4)?;
+    w.a.jmp(groups)?;
+    w.a.set_label(&mut next)?;
+    w.a.add(rdi, r8)?;
+    w.a.add(rsi, r8)?;
+    w.a.add(rdx, r9)?;
+    w.a.jmp(row)?;
+    w.a.set_label(&mut done)?;
+    w.finish()
+}
+
+fn vectors(group: i32) -> usize {
+    (group / 16) as usize
+}
+
+/// Register `i` becomes its `x / (1 + exp(-x))`, as `math::silu` has it.
+fn silu(w: &mut Wide, c: &Constants, i: usize) -> Done {
+    let (x, shifted, n, r, p) = (ZMM[i], zmm8, zmm9, zmm10, zmm11);
+    w.a.vxorps(p, x, ZMM[c.at(SIGN)])?;
+    w.a.vmaxps(p, p, c.zmm(EXP.low))?;
+    w.a.vminps(r, p, c.zmm(EXP.high))?;
+    w.a.vmovaps(shifted, c.zmm(EXP.round))?;
+    w.a.vfmadd231ps(shifted, r, c.zmm(EXP.log2_e))?;
+    w.a.vsubps(n, shifted, c.zmm(EXP.round))?;
+    w.a.vfmadd231ps(r, n, c.zmm(EXP.ln2_high))?;
+    w.a.vfmadd231ps(r, n, c.zmm(EXP.ln2_low))?;
+    w.a.vmovaps(p, c.zmm(EXP.polynomial[0]))?;
+    for q in &EXP.polynomial[1..] {
+        w.a.vfmadd213ps(p, r, c.zmm(*q))?;
+    }
+    w.a.vmulps(n, r, r)?;
+    w.a.vfmadd213ps(n, p, r)?;
+    w.a.vaddps(n, n, c.zmm(1.0))?;
+    w.a.vpslld(shifted, shifted, 23)?;
+    w.a.vpaddd(n, n, shifted)?;
+    w.a.vaddps(n, n, c.zmm(1.0))?;
+    w.a.vdivps(x, x, n)
+}
+
+/// The group in the first registers to integers and their record at `r11`, which moves on.
+fn quantise(w: &mut Wide, c: &Constants, group: i32) -> Done {
+    let (largest, other, inverse, sum) = (zmm8, zmm9, zmm10, zmm11);
+    w.a.vandps(largest, zmm0, ZMM[c.at(MAGNITUDE)])?;
+    for x in &ZMM[1..vectors(group)] {
+        w.a.vandps(other, *x, ZMM[c.at(MAGNITUDE)])?;
+        w.a.vmaxps(largest, largest, other)?;
+    }
+    lanes(w, largest, other, CodeAssembler::vmaxps)?;
+    w.a.vpxord(sum, sum, sum)?;
+    w.a.vcmpps(k1, sum, largest, 1)?;
+    w.a.vdivss(xmm9, XMM[c.at(127f32.to_bits())], xmm8)?;
+    w.a.vbroadcastss(inverse.k1().z(), xmm9)?;
+    for (i, x) in ZMM[..vectors(group)].iter().enumerate() {
+        w.a.vmulps(*x, *x, inverse)?;
+        w.a.vcvtps2dq(*x, *x)?;
+        w.a.vpaddd(sum, sum, *x)?;
+        w.a.vpmovdb(xmmword_ptr(r11 + 16 * i as i32), *x)?;
+    }
+    lanes(w, sum, other, CodeAssembler::vpaddd)?;
+    w.a.vmulss(xmm8, xmm8, XMM[c.at((1f32 / 127.0).to_bits())])?;
+    w.a.vmovss(dword_ptr(r11 + group), xmm8)?;
+    w.a.vcvtdq2ps(xmm9, xmm11)?;
+    w.a.vmulss(xmm9, xmm9, xmm8)?;
+    w.a.vmovss(dword_ptr(r11 + (group + SCALED_SUM)), xmm9)?;
+    w.a.vmovd(eax, xmm11)?;
+    w.a.neg(eax)?;
+    w.a.mov(dword_ptr(r11 + (group + NEGATIVE_SUM)), eax)?;
+    w.a.mov(dword_ptr(r11 + (group + SCALED_SUM + 4)), 0)?;
+    w.a.add(r11, group + RECORD_BYTES as i32)
+}
+
+/// `op` over all lanes, the result in every one; `other` is lost.
+fn lanes(
+    w: &mut Wide,
+    x: AsmRegisterZmm,
+    other: AsmRegisterZmm,
+    op: fn(&mut CodeAssembler, AsmRegisterZmm, AsmRegisterZmm, AsmRegisterZmm) -> Done,
+) -> Done {
+    for order in [0x4e, 0xb1] {
+        w.a.vshuff64x2(other, x, x, order)?;
+        op(&mut w.a, x, x, other)?;
+    }
+    for order in [0x4e, 0xb1] {
+        w.a.vpermilps(other, x, order)?;
+        op(&mut w.a, x, x, other)?;
+    }
+    Ok(())
+}
+
+const XMM: [AsmRegisterXmm; 32] = [
+    xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14,
+    xmm15, xmm16, xmm17, xmm18, xmm19, xmm20, xmm21, xmm22, xmm23, xmm24, xmm25, xmm26, xmm27,
+    xmm28, xmm29, xmm30, xmm31,
+];

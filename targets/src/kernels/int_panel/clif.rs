@@ -1,0 +1,265 @@
+//! The integer panel kernel as CLIF, 128 bits wide: the portable one, and the only one on AArch64.
+//!
+//! What multiplies depends on the target: a dot product instruction; or `pmaddubsw`, for which bytes
+//! are taken apart into nibbles so that its sums fit 16 bits; or products of 16 bits, which every
+//! target has.
+
+use super::{SCALES_BYTES, Shape};
+use crate::builder::{Kernel, Val, Var};
+use crate::kernels::panel::{PANEL_ROWS, write};
+use crate::kernels::quant_rows::{NEGATIVE_SUM, SCALED_SUM, group_bytes};
+use crate::math::f16_to_f32;
+use crate::target::{Arch, Facts};
+use cranelift_codegen::ir::types::*;
+
+/// What multiplies bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    /// Four products a lane, added to 32 bits.
+    Dot,
+    /// Two products of nibbles a lane, added to 16 bits.
+    Nibbles,
+    /// Products of 16 bits.
+    Halves,
+}
+
+fn unit(facts: &Facts) -> Unit {
+    match (facts.dot_i8, facts.ssse3) {
+        (true, _) => Unit::Dot,
+        (false, true) => Unit::Nibbles,
+        (false, false) => Unit::Halves,
+    }
+}
+
+/// Vectors of four weight rows accumulated at once.
+const SLICE: usize = 2;
+/// `k` whose sums fit 16 bits: of nibbles in pairs, of products of int4 on AArch64.
+const BLOCK: u64 = 32;
+
+/// Rows that one kernel takes, largest first: what the registers hold.
+pub(super) fn row_counts(facts: &Facts, shape: Shape) -> &'static [u64] {
+    match (facts.arch, unit(facts), shape.format.bits) {
+        (Arch::A64, Unit::Dot, _) => &[4, 2, 1],
+        (Arch::X64, Unit::Nibbles, 8) => &[1],
+        _ => &[2, 1],
+    }
+}
+
+/// The kernel for `m` rows.
+pub(super) fn rows<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], shape: Shape, m: u64) {
+    let [w, x, y, groups, x_stride, y_stride, residual] = args else {
+        unreachable!("seven parameters are declared")
+    };
+    for first in (0..PANEL_ROWS / 4).step_by(SLICE) {
+        let sums = k.vars(m as usize * SLICE, k.f32x4(0.0));
+        let at = k.var(*w + (first * 16) as i64);
+        let rows = std::iter::successors(Some(*x), |x| Some(*x + *x_stride));
+        let xs: Vec<Var> = rows.take(m as usize).map(|x| k.var(x)).collect();
+        k.each(k.i64(0), *groups, 1, |_| {
+            one_group(k, shape, first, at.get(), &xs, &sums);
+            at.set(at.get() + shape.step_bytes() as i64);
+            xs.iter().for_each(|x| x.set(x.get() + group_bytes(shape.group) as i64));
+        });
+        if !shape.scales_per_group() {
+            scale_rows(first, at.get(), &sums);
+        }
+        let place = (first * 16) as i32;
+        k.if_else(
+            residual.is(0),
+            || write(&sums, *y, *y_stride, None, place, SLICE as u64),
+            || write(&sums, *y, *y_stride, Some(*residual), place, SLICE as u64),
+        );
+    }
+    k.ret(&[]);
+}
+
+/// One group of `k` into the running sums.
+fn one_group<'k>(
+    k: &'k Kernel<'k>,
+    shape: Shape,
+    first: u64,
+    w: Val<'k>,
+    xs: &[Var<'k>],
+    sums: &[Var<'k>],
+) {
+    let group = shape.group as i32;
+    let products = products(k, shape, w, xs);
+    for (t, x) in xs.iter().enumerate() {
+        let scale = x.get().load(F32, group).splat(F32X4);
+        for (j, product) in products[t * SLICE..][..SLICE].iter().enumerate() {
+            let sum = sums[t * SLICE + j];
+            let product = product.to_float(F32X4);
+            if !shape.scales_per_group() {
+                sum.fma(product, scale);
+                continue;
+            }
+            let at = shape.quads_bytes() as i32 - first as i32 * 8 + j as i32 * 8;
+            sum.fma(product, halves(w, at) * scale);
+            if shape.format.zero {
+                let low = halves(w, at + SCALES_BYTES as i32);
+                sum.fma(low, x.get().load(F32, group + SCALED_SUM).splat(F32X4));
+            }
+        }
+    }
+}
+
+/// Where the sum of products starts: minus the offset of the stored integers. `None` for zero.
+fn start<'k>(k: &'k Kernel<'k>, shape: Shape, x: Val<'k>) -> Option<Val<'k>> {
+    let negative = || x.load(I32, shape.group as i32 + NEGATIVE_SUM).splat(I32X4);
+    match (shape.offset_log2(k.facts.arch), k.facts.arch) {
+        (Some(log2), _) => Some(negative() << log2),
+        // Low ends count from unsigned integers, AArch64 holds them less half the range.
+        (None, Arch::A64) if shape.format.zero => {
+            Some(-(negative() << (i64::from(shape.format.bits) - 1)))
+        }
+        _ => None,
+    }
+}
+
+/// All products of a group: per row and vector.
+fn products<'k>(k: &'k Kernel<'k>, shape: Shape, w: Val<'k>, xs: &[Var<'k>]) -> Vec<Val<'k>> {
+    let starts: Vec<Option<Val>> = xs.iter().map(|x| start(k, shape, x.get())).collect();
+    if unit(k.facts) == Unit::Dot {
+        let start = |i: usize| starts[i / SLICE].unwrap_or_else(|| k.i32x4(0));
+        let mut sums: Vec<Val> = (0..xs.len() * SLICE).map(start).collect();
+        quads(k, shape, 0..shape.group, w, xs, &mut |i, weights, x, _| {
+            sums[i] = sums[i].dot_i8(weights, splat_quad(x));
+        });
+        return sums;
+    }
+    let mut totals: Vec<Option<Val>> = vec![None; xs.len() * SLICE];
+    for from in (0..shape.group).step_by(BLOCK as usize) {
+        let block = from..(from + BLOCK).min(shape.group);
+        let sums = match unit(k.facts) {
+            Unit::Nibbles => block_of_nibbles(k, shape, block, w, xs),
+            _ => block_of_halves(k, shape, block, w, xs),
+        };
+        totals.iter_mut().zip(sums).for_each(|(total, sum)| *total = added(*total, sum));
+    }
+    let whole = totals.into_iter().map(|t| t.expect("a group has a block"));
+    whole.enumerate().map(|(i, sum)| starts[i / SLICE].map_or(sum, |start| sum + start)).collect()
+}
+
+fn added<'k>(sum: Option<Val<'k>>, more: Val<'k>) -> Option<Val<'k>> {
+    Some(sum.map_or(more, |sum| sum + more))
+}
+
+/// Four neighbouring `k` of a row in every lane of 32 bits.
+fn splat_quad<'k>((x, at): (Val<'k>, i32)) -> Val<'k> {
+    x.load(I32, at).splat(I32X4).cast(I8X16)
+}
+
+/// Calls `f(sum, weights, place of x, plane)` for every quad of a block of `k`, four weight rows and
+/// row of `x`. Weights of four bits are nibbles; the plane is 1 for the high nibbles of bytes.
+fn quads<'k>(
+    k: &'k Kernel<'k>,
+    shape: Shape,
+    block: std::ops::Range<u64>,
+    w: Val<'k>,
+    xs: &[Var<'k>],
+    f: &mut dyn FnMut(usize, Val<'k>, (Val<'k>, i32), usize),
+) {
+    let (bits, line) = (u64::from(shape.format.bits), 4 * PANEL_ROWS);
+    let in_nibbles = bits == 4 || unit(k.facts) == Unit::Nibbles;
+    for from in block.step_by(32 / bits as usize) {
+        for j in 0..SLICE {
+            let at = from * bits / 32 * line + j as u64 * 16;
+            let stored = w.load(I8X16, at as i32);
+            let planes = if in_nibbles { nibbles(k, stored).to_vec() } else { vec![stored] };
+            for (plane, weights) in planes.into_iter().enumerate() {
+                // int4: high nibbles are the next four `k`; int8: the same ones.
+                let quad = if bits == 4 { from + 4 * plane as u64 } else { from };
+                for (t, x) in xs.iter().enumerate() {
+                    let plane = if bits == 4 { 0 } else { plane };
+                    f(t * SLICE + j, weights, (x.get(), quad as i32), plane);
+                }
+            }
+        }
+    }
+}
+
+/// `pmaddubsw` over a block: sums of 16 bits per plane, then those to 32.
+fn block_of_nibbles<'k>(
+    k: &'k Kernel<'k>,
+    shape: Shape,
+    block: std::ops::Range<u64>,
+    w: Val<'k>,
+    xs: &[Var<'k>],
+) -> Vec<Val<'k>> {
+    let mut sums: Vec<[Option<Val>; 2]> = vec![[None; 2]; xs.len() * SLICE];
+    quads(k, shape, block, w, xs, &mut |i, weights, x, plane| {
+        let sum = &mut sums[i][plane];
+        *sum = added(*sum, weights.madd_u8(splat_quad(x)));
+    });
+    let ones = k.vector(I16X8, &[1, 0].repeat(8));
+    let wide = |sum: Val<'k>| sum.madd_i16(ones);
+    let both = |[low, high]: [Option<Val<'k>>; 2]| {
+        let low = wide(low.expect("every block has low nibbles"));
+        high.map_or(low, |high| (wide(high) << 4) + low)
+    };
+    sums.into_iter().map(both).collect()
+}
+
+/// Products of 16 bits over a block: sums of rows 0 and 1, of 2 and 3, then the four rows.
+fn block_of_halves<'k>(
+    k: &'k Kernel<'k>,
+    shape: Shape,
+    block: std::ops::Range<u64>,
+    w: Val<'k>,
+    xs: &[Var<'k>],
+) -> Vec<Val<'k>> {
+    let mut sums: Vec<[Option<Val>; 2]> = vec![[None; 2]; xs.len() * SLICE];
+    let small = shape.format.bits == 4;
+    quads(k, shape, block, w, xs, &mut |i, weights, x, _| {
+        let x = splat_quad(x);
+        let [low, high] = match k.facts.arch {
+            Arch::X64 => {
+                let x = x.swiden_low();
+                [weights.uwiden_low().madd_i16(x), weights.uwiden_high().madd_i16(x)]
+            }
+            Arch::A64 => {
+                let (low, high) = (
+                    weights.swiden_low() * x.swiden_low(),
+                    weights.swiden_high() * x.swiden_high(),
+                );
+                // Products of int4 are added in 16 bits, those of int8 fill them.
+                if small { [low, high] } else { [low.sum_pairs(), high.sum_pairs()] }
+            }
+        };
+        let [a, b] = sums[i];
+        sums[i] = [added(a, low), added(b, high)];
+    });
+    let both = |[low, high]: [Option<Val<'k>>; 2]| {
+        let (low, high) = (low.expect("blocks have quads"), high.expect("blocks have quads"));
+        match (k.facts.arch, small) {
+            (Arch::A64, true) => low.sum_pairs().iadd_pairwise(high.sum_pairs()),
+            _ => low.iadd_pairwise(high),
+        }
+    };
+    sums.into_iter().map(both).collect()
+}
+
+/// Low and high nibbles of sixteen bytes: unsigned on x86-64, signed on AArch64.
+fn nibbles<'k>(k: &'k Kernel<'k>, both: Val<'k>) -> [Val<'k>; 2] {
+    match k.facts.arch {
+        Arch::X64 => {
+            let mask = k.vector(I8X16, &[0x0f; 16]);
+            [both & mask, (both.cast(I16X8) >> 4).cast(I8X16) & mask]
+        }
+        Arch::A64 => [(both << 4).sshr(4), both.sshr(4)],
+    }
+}
+
+/// Four scales or low ends.
+fn halves<'k>(w: Val<'k>, at: i32) -> Val<'k> {
+    f16_to_f32(w.load_s16x4(at))
+}
+
+/// The scales of a whole row.
+fn scale_rows<'k>(first: u64, w: Val<'k>, sums: &[Var<'k>]) {
+    for row in sums.chunks(SLICE) {
+        for (j, sum) in row.iter().enumerate() {
+            sum.set(sum.get() * halves(w, j as i32 * 8 - first as i32 * 8));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Kernels that quantise rows as they make them, against the kernels that they stand for.
+
+mod support;
+
+use support::Arg::{At, Int};
+use support::{Case, everywhere, noise};
+use targets::kernels::{elementwise, quant_rows, rms_norm};
+use targets::{Emitter, Func};
+
+/// Width of rows, and group.
+const SHAPES: [(usize, usize); 6] =
+    [(64, 16), (96, 32), (128, 64), (192, 96), (256, 128), (576, 192)];
+const ROWS: usize = 3;
+
+/// A case of two ways from floats to quantised rows, and where each leaves them.
+struct Both {
+    case: Case,
+    apart: usize,
+    together: usize,
+    bytes: usize,
+}
+
+fn same_bits(define: &dyn Fn(&mut Emitter) -> Vec<Func>, all: Vec<Both>) {
+    let cases: Vec<Case> = all.iter().map(|both| both.case.clone()).collect();
+    everywhere(define, &cases, &|target, found| {
+        for ((both, memory), shape) in all.iter().zip(found).zip(SHAPES) {
+            let [apart, together] =
+                [both.apart, both.together].map(|at| &memory[at..at + both.bytes]);
+            let first = apart.iter().zip(together).position(|(a, b)| a != b);
+            assert_eq!(first, None, "{shape:?} on {}: first byte that differs", target.cpu);
+        }
+    });
+}
+
+#[test]
+fn rms_norm_quant_is_rms_norm_then_quant_rows() {
+    let shape = |width: usize, gain| rms_norm::Shape {
+        width: width as u64,
+        group: width as u64,
+        eps: 1e-5,
+        gain,
+    };
+    for gain in [true, false] {
+        let define = |e: &mut Emitter| -> Vec<Func> {
+            let three = |(i, (width, group)): (usize, &(usize, usize))| {
+                let (shape, group) = (shape(*width, gain), *group as u64);
+                [
+                    rms_norm::define(e, &format!("norm_{i}"), shape),
+                    quant_rows::define(e, group),
+                    rms_norm::define_quant(e, &format!("norm_quant_{i}"), shape, group),
+                ]
+            };
+            SHAPES.iter().enumerate().flat_map(three).collect()
+        };
+        let both = |(i, (width, group)): (usize, (usize, usize))| {
+            let mut case = Case::default();
+            let stride = quant_rows::row_stride(width as u64, group as u64) as i64;
+            let bytes = ROWS * stride as usize;
+            let x = case.floats(&noise(i, ROWS * width));
+            let gains = case.floats(&noise(i + 50, width));
+            let gains = if gain { At(gains) } else { Int(0) };
+            let middle = case.room(ROWS * width);
+            let (apart, together) = (case.bytes(&vec![0; bytes]), case.bytes(&vec![0; bytes]));
+            let (rows, groups) = (Int(ROWS as i64), Int((width / group) as i64));
+            let (from, to) = (Int(width as i64 * 4), Int(stride));
+            case.call(3 * i, &[At(x), At(middle), gains, rows, from]);
+            case.call(3 * i + 1, &[At(middle), At(apart), groups, rows, from, to]);
+            case.call(3 * i + 2, &[At(x), At(together), gains, rows, from, to]);
+            Both { case, apart, together, bytes }
+        };
+        same_bits(&define, SHAPES.into_iter().enumerate().map(both).collect());
+    }
+}
+
+#[test]
+fn silu_mul_quant_is_silu_mul_then_quant_rows() {
+    let define = |e: &mut Emitter| -> Vec<Func> {
+        let mut all = vec![elementwise::define_silu_mul(e)];
+        for (i, (_, group)) in SHAPES.into_iter().enumerate() {
+            all.push(quant_rows::define(e, group as u64));
+            all.push(elementwise::define_silu_mul_quant(e, group as u64));
+        }
+        all
+    };
+    let both = |(i, (width, group)): (usize, (usize, usize))| {
+        let mut case = Case::default();
+        let stride = quant_rows::row_stride(width as u64, group as u64) as i64;
+        let bytes = ROWS * stride as usize;
+        let wide = |seed| noise(seed, ROWS * width).iter().map(|x| x * 20.0).collect::<Vec<f32>>();
+        let (gate, up) = (case.floats(&wide(i)), case.floats(&wide(i + 50)));
+        let middle = case.room(ROWS * width);
+        let (apart, together) = (case.bytes(&vec![0; bytes]), case.bytes(&vec![0; bytes]));
+        let (rows, groups) = (Int(ROWS as i64), (width / group) as i64);
+        let (from, to) = (Int(width as i64 * 4), Int(stride));
+        case.call(0, &[At(gate), At(up), At(middle), rows, from, Int(0), from]);
+        case.call(2 * i + 1, &[At(middle), At(apart), Int(groups), rows, from, to]);
+        // In two shares, as two workers do it.
+        for (first, end) in [(0, 1), (1, groups)] {
+            let shares = [Int(first), Int(end)];
+            let operands = [At(gate), At(up), At(together), rows, from, to];
+            case.call(2 * i + 2, &[&operands[..], &shares].concat());
+        }
+        Both { case, apart, together, bytes }
+    };
+    same_bits(&define, SHAPES.into_iter().enumerate().map(both).collect());
+}
