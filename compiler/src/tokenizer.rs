@@ -16,7 +16,7 @@ mod template;
 
 pub use pieces::{Kind, Piece};
 pub use runtime::encode::Merge;
-pub use split::{Prefix, Split};
+pub use split::Prefix;
 pub use template::Refusal;
 
 use crate::Error;
@@ -68,14 +68,10 @@ pub struct Tokenizer {
     form: serde_json::Value,
     /// What the characters of token names stand for.
     pub alphabet: Alphabet,
-    /// How text is cut before merging.
-    pub split: Split,
     /// Whether a space is put before the text.
     pub prefix: Prefix,
     /// Whether text is brought to Unicode's NFC first.
     pub nfc: bool,
-    /// Whether a cut that is a token as a whole is taken without merging.
-    pub ignore_merges: bool,
     /// Merges, the ones that happen first first.
     pub merges: Vec<Merge>,
     /// Beginning and end of sequence, chat template.
@@ -92,7 +88,7 @@ impl Tokenizer {
     ) -> Result<Tokenizer, Error> {
         let invalid = |why: String| definition::invalid(why).file(path);
         let merges = definition.check(rows).map_err(|e| e.file(path))?;
-        let (split, prefix) = split::recognise(&definition.json);
+        let prefix = split::prefix(&definition.json);
         let mut inner = tokenizers::Tokenizer::from_bytes(definition.json.to_string())
             .map_err(|e| invalid(e.to_string()))?;
         // A special token in the text is that token, as in Hugging Face transformers.
@@ -104,10 +100,8 @@ impl Tokenizer {
             inner,
             path: path.to_path_buf(),
             alphabet: definition.alphabet,
-            split,
             prefix,
             nfc: definition.has_component("normalizer", "NFC"),
-            ignore_merges: definition.json["model"]["ignore_merges"] == true,
             merges,
             settings,
         })

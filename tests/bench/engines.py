@@ -11,7 +11,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 class Test(NamedTuple):
-    """Speed of `tokens` tokens in one call (prefill) or one by one (decode), after `depth` others."""
+    """Speed of `tokens` tokens, in one call (prefill) or one by one (decode), after `depth`."""
 
     kind: str
     tokens: int

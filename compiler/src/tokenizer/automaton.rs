@@ -158,9 +158,8 @@ impl Program {
             HirKind::Empty => Ok(next),
             HirKind::Literal(literal) => {
                 let text = std::str::from_utf8(&literal.0).map_err(|e| e.to_string())?;
-                text.chars().rev().try_fold(next, |next, c| {
-                    self.character(vec![u32::from(c)..u32::from(c) + 1], next)
-                })
+                let one = |c| std::iter::once(u32::from(c)..u32::from(c) + 1).collect();
+                text.chars().rev().try_fold(next, |next, c| self.character(one(c), next))
             }
             HirKind::Class(class) => self.character(set(class), next),
             HirKind::Capture(capture) => match capture.name.as_deref() {

@@ -134,11 +134,12 @@ impl Template<'_> {
         let (mut rest, mut after, mut pieces) = (rendered.as_str(), Role::Start, vec![]);
         let mut add = |piece: Piece, at: usize| {
             let known = pieces.iter().find(|p: &&Piece| p.is_of(piece.after, piece.role));
-            let Some(known) = known else { return Ok(pieces.push(piece)) };
-            match *known == piece {
-                true => Ok(()),
-                false => Err(self.differs(known, &piece, &said, at)),
+            match known {
+                Some(known) if *known == piece => {}
+                Some(known) => return Err(self.differs(known, &piece, &said, at)),
+                None => pieces.push(piece),
             }
+            Ok(())
         };
         for (i, &role) in roles.iter().enumerate() {
             let at = rendered.len() - rest.len();

@@ -62,10 +62,13 @@ const LLAMA3: &str = "{% set loop_messages = messages %}{% for message in loop_m
 
 const ZEPHYR: &str = "{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'system' %}\n{{ '<|system|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}\n{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}";
 
+/// After whom, who, and how their turn begins.
+type Beginning = (Role, Role, &'static str);
+
 #[test]
 fn the_templates_of_known_models() {
     use Role::{Assistant, Start, System, User};
-    let cases: &[(&str, &[(Role, Role, &str)])] = &[
+    let cases: &[(&str, &[Beginning])] = &[
         (
             CHATML,
             &[

@@ -1,8 +1,8 @@
 //! Which line of a template wrote something.
 //!
-//! Behind each tag a character of its own is written, so that a rendered text tells which tag was
-//! passed before each place. A block that writes it behind a block leaves white space control as it
-//! was.
+//! A character of its own is written before each expression and behind each block, so that a rendered
+//! text tells which of them came before each place. A block that writes it behind a block, and an
+//! expression before an expression, leave white space control as it was.
 
 use super::{Conversation, Template};
 
@@ -36,7 +36,7 @@ fn line(c: char) -> Option<usize> {
     (line < LINES).then_some(line)
 }
 
-/// The template with a mark behind each tag.
+/// The template with a mark for each expression and block.
 fn marked(source: &str) -> Option<String> {
     let (mut out, mut rest, mut line) = (String::new(), source, 1);
     while let Some(start) = rest.find(['{']) {
@@ -53,20 +53,24 @@ fn marked(source: &str) -> Option<String> {
                 continue;
             }
         };
-        let whole = &rest[..start + end];
-        line += whole.matches('\n').count();
-        out.push_str(whole);
-        rest = &rest[start + end..];
-        if tag.starts_with("{#") {
-            continue;
-        }
+        let (before, whole) = (&rest[..start], &tag[..end]);
+        line += before.matches('\n').count();
         let mark = char::from_u32(FIRST + u32::try_from(line.min(LINES - 1)).ok()?)?;
-        let tight = whole[..whole.len() - 2].ends_with('-');
-        match (block, tight) {
+        line += whole.matches('\n').count();
+        rest = &rest[start + end..];
+        out.push_str(before);
+        match (block, whole.get(2..3)) {
+            (false, Some("-")) if whole.starts_with("{{") => {
+                out.push_str(&format!("{{{{- '{mark}' }}}}"))
+            }
+            (false, _) if whole.starts_with("{{") => out.push(mark),
+            _ => {}
+        }
+        out.push_str(whole);
+        match (block, whole[..whole.len() - 2].ends_with('-')) {
             (true, false) => out.push_str(&format!("{{% if true %}}{mark}{{% endif %}}")),
             (true, true) => out.push_str(&format!("{{% if true %}}{mark}{{% endif -%}}")),
-            (false, false) => out.push(mark),
-            (false, true) => out.push_str(&format!("{{{{ '{mark}' -}}}}")),
+            (false, _) => {}
         }
     }
     out.push_str(rest);
