@@ -74,11 +74,14 @@ fn library(model: &Path, dir: &Path, line: &str) -> (Vec<u8>, Vec<u8>) {
 fn nothing_is_undefined_on_any_target() {
     let model = shipped(SHIPPED[1]);
     for (triple, cpu) in every_target() {
-        for quant in Quant::value_variants() {
+        let quants = Quant::value_variants().iter().map(|quant| {
             let quant = quant.to_possible_value().expect("none is hidden");
-            let quant = quant.get_name();
+            format!("--quant {}", quant.get_name())
+        });
+        let turned = "--quant w4a8 --rotate hadamard --rotations r1,r2,r3,r4".to_string();
+        for asked in quants.chain([turned]) {
             let dir = folder();
-            let line = format!("--target {triple} -C target-cpu={cpu} --quant {quant}");
+            let line = format!("--target {triple} -C target-cpu={cpu} {asked}");
             let (archive, _) = library(&model, dir.path(), &line);
             let object = member(&archive);
             check_object(&line, &object, "smol");
