@@ -6,7 +6,7 @@ mod windows;
 
 use crate::host::{self, Host, HostFlags, refused};
 use crate::model::{Model, prepare};
-use crate::options::{DumpFlags, Kv, Quant};
+use crate::options::{Kv, Quant};
 use crate::run::{need_tokenizer, read_text};
 use crate::work::{Work, work};
 use crate::{Error, output, progress};
@@ -93,9 +93,7 @@ fn distance(
     quant: Quant,
     windows: &[Window],
 ) -> Result<Divergence, Error> {
-    let mut other = flags.host.model.clone();
-    (other.quant, other.kv) = (Some(quant), Some(Kv::F32));
-    other.dump = DumpFlags::default();
+    let other = flags.host.model.plain(quant, Kv::F32);
     let target = flags.host.model.host_target()?;
     let threads = flags.host.threads();
     let mut model = Predictor::new(model, &target, threads)?;

@@ -188,6 +188,20 @@ impl ModelFlags {
         }
     }
 
+    /// The same model in other formats, without anything else that changes its numbers.
+    pub fn plain(&self, quant: Quant, kv: Kv) -> ModelFlags {
+        ModelFlags {
+            quant: Some(quant),
+            kv: Some(kv),
+            recipe: None,
+            budget: None,
+            transforms: TransformFlags::default(),
+            calib: CalibFlags::default(),
+            dump: DumpFlags::default(),
+            ..self.clone()
+        }
+    }
+
     /// Whether the model is IR text.
     pub fn is_text(&self) -> bool {
         self.model.extension().is_some_and(|e| e == "ingot")

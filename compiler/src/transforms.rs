@@ -84,6 +84,18 @@ pub enum SmoothSite {
     Values,
 }
 
+impl Default for TransformFlags {
+    fn default() -> TransformFlags {
+        TransformFlags {
+            rotate: Rotate::Off,
+            rotations: vec![],
+            smooth: Smooth::Off,
+            smooth_sites: vec![],
+            seed: 1,
+        }
+    }
+}
+
 impl FromStr for Smooth {
     type Err = String;
 

@@ -97,6 +97,12 @@ fn only<'t>(round: Round, mut rest: impl Iterator<Item = &'t str>) -> Result<Rou
     rest.next().map_or(Ok(round), |part| Err(format!("`{part}` is for gptq")))
 }
 
+impl Default for CalibFlags {
+    fn default() -> CalibFlags {
+        CalibFlags { calib: None, calib_tokens: 1, round: Round::Auto }
+    }
+}
+
 impl CalibFlags {
     /// How to round, `auto` decided.
     pub fn round(&self) -> Round {
