@@ -63,12 +63,13 @@ fn follow(session: &mut Session) -> Vec<Bits> {
     all
 }
 
-const FORMATS: [&str; 5] = [
+const FORMATS: [&str; 6] = [
     "--quant f16 --kv f16",
     "--quant f32 --kv f32",
     "--quant bf16 --kv f16",
     "--quant w8a8 --kv f16",
     "--quant w4a8 --kv f16",
+    "--quant w4a8 --kv f32 --rotate hadamard --rotations r1,r2,r3,r4",
 ];
 
 /// The best CPU that code can be made for here.
@@ -233,16 +234,22 @@ fn shared_layers_are_stored_once_and_compute_what_unrolled_ones_do() {
     let line = "--quant f16 --kv f16";
     let once = model(&shared, line);
     std::fs::write(&text, unrolled(&once.module).to_string()).expect("text can be written");
-    let twice = model(&text, &format!("{line} --blobs {}", shared.display()));
+    let blobs = format!("--blobs {}", shared.display());
+    // Without passes nothing finds the layers that are equal.
+    let twice = model(&text, &format!("{line} {blobs} --pass-limit 0"));
+    let found = model(&text, &format!("{line} {blobs}"));
 
     let (mut one, mut two) = (session(&once, best(), 64, 1), session(&twice, best(), 64, 1));
-    assert!(logits(&mut one, 290) == logits(&mut two, 290));
+    let expected = logits(&mut one, 290);
+    assert!(logits(&mut two, 290) == expected);
+    assert!(logits(&mut session(&found, best(), 64, 1), 290) == expected);
 
     let elements = |m: &Module| -> u64 { m.weights.iter().map(|w| w.elements()).sum() };
     assert!(
         elements(&twice.module) > elements(&once.module) * 3 / 2,
         "there is something to share"
     );
+    assert_eq!(elements(&found.module), elements(&once.module));
     let checkpoint = std::fs::metadata(shared.join("model.safetensors")).expect("it ships").len();
     let stored = one.weights_bytes();
     // Beside the tensors, a checkpoint has a header of some kilobytes; a blob has gains in f32.
@@ -254,6 +261,7 @@ fn shared_layers_are_stored_once_and_compute_what_unrolled_ones_do() {
         std::fs::metadata(dir.path().join(format!("{name}.weights"))).expect("written").len()
     };
     assert_eq!(files(&shared, "once", ""), stored);
-    let blobs = format!("--blobs {}", shared.display());
-    assert_eq!(files(&text, "twice", &blobs), two.weights_bytes());
+    let twice = files(&text, "twice", &format!("{blobs} --pass-limit 0"));
+    assert_eq!(twice, two.weights_bytes());
+    assert_eq!(files(&text, "found", &blobs), stored);
 }

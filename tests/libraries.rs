@@ -17,13 +17,14 @@ const X64_CPUS: &[&str] = &["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "zn
 const A64_CPUS: &[&str] = &["generic", "cortex-a76"];
 
 /// Functions of the header.
-const EXPORTS: [&str; 12] = [
+const EXPORTS: [&str; 14] = [
     "init", "prefill", "decode", "logits", "score", "sample", "position", "truncate", "save",
-    "load", "piece", "error",
+    "load", "encode", "piece", "chat", "error",
 ];
 
-/// Largest that the code and tables of a small model may become, bytes.
-const CODE_CEILING: usize = 160 << 10;
+/// Largest that the code and tables of a small model may become, bytes; the classes of all characters,
+/// by which text is cut, are 25 thousand of them.
+const CODE_CEILING: usize = 192 << 10;
 
 fn every_target() -> Vec<(&'static str, &'static str)> {
     let cpus = |triple: &str| if triple.starts_with("x86_64") { X64_CPUS } else { A64_CPUS };
@@ -73,11 +74,14 @@ fn library(model: &Path, dir: &Path, line: &str) -> (Vec<u8>, Vec<u8>) {
 fn nothing_is_undefined_on_any_target() {
     let model = shipped(SHIPPED[1]);
     for (triple, cpu) in every_target() {
-        for quant in Quant::value_variants() {
+        let quants = Quant::value_variants().iter().map(|quant| {
             let quant = quant.to_possible_value().expect("none is hidden");
-            let quant = quant.get_name();
+            format!("--quant {}", quant.get_name())
+        });
+        let turned = "--quant w4a8 --rotate hadamard --rotations r1,r2,r3,r4".to_string();
+        for asked in quants.chain([turned]) {
             let dir = folder();
-            let line = format!("--target {triple} -C target-cpu={cpu} --quant {quant}");
+            let line = format!("--target {triple} -C target-cpu={cpu} {asked}");
             let (archive, _) = library(&model, dir.path(), &line);
             let object = member(&archive);
             check_object(&line, &object, "smol");

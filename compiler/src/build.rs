@@ -12,7 +12,7 @@ use crate::model::{Model, prepare};
 use crate::options::ModelFlags;
 use crate::progress;
 use crate::recipe;
-use crate::tokenizer::{Kind, Piece, Tokenizer};
+use crate::text::Known;
 use clap::{Args, ValueEnum};
 use memmap2::{Mmap, UncheckedAdvice};
 use passes::select::Recipe;
@@ -94,6 +94,8 @@ pub struct Built {
     pub library: Library,
     /// The target.
     pub target: Target,
+    /// What the checkpoint has and the library lacks.
+    pub warnings: Vec<String>,
 }
 
 /// Builds a library.
@@ -112,9 +114,10 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
         profile: false,
         observer: None,
     };
-    let pieces = model.tokenizer.as_ref().map(text_pieces);
+    let known = model.tokenizer.as_ref().map(Known::new);
+    let text = known.as_ref().map(|known| &known.text);
     let mut sink = object::module(&target, &name);
-    let emitted = runtime::emit(&mut sink, &target, &model.module, pieces.as_deref(), &options);
+    let emitted = runtime::emit(&mut sink, &target, &model.module, text, &options);
     let library = emitted.map_err(|e| Error::new("IG0503", e.to_string()))?;
     fs::create_dir_all(&flags.output).map_err(|e| cannot_write(&flags.output, &e))?;
     let mut files = Files { dir: &flags.output, done: vec![] };
@@ -135,7 +138,7 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
         files.keep(&format!("{name}.o"), file);
     }
     if has(Emit::Header) {
-        let text = header(&facts(&name, &model, &library, &target, &options));
+        let text = header(&facts(&name, &model, &known, &library, &target, &options));
         let text = text.map_err(|e| usage_name(&e))?;
         files.add(&format!("{name}.h"), |to| to.write_all(text.as_bytes()))?;
     }
@@ -143,16 +146,8 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
         files.keep(&format!("{name}.weights"), file);
     }
     write_texts(&mut files, flags, &name, &model, &library)?;
-    Ok(Built { files: files.finish()?, library, target })
-}
-
-/// The bytes that each token adds to a text; control tokens add none.
-pub fn text_pieces(tokenizer: &Tokenizer) -> Vec<Vec<u8>> {
-    let text = |piece: &Piece| match piece.kind {
-        Kind::Control | Kind::Unused => vec![],
-        Kind::Normal | Kind::Byte => piece.bytes.clone(),
-    };
-    tokenizer.pieces().iter().map(text).collect()
+    let warnings = known.iter().flat_map(Known::warnings).collect();
+    Ok(Built { files: files.finish()?, library, target, warnings })
 }
 
 fn name(flags: &BuildFlags) -> Result<String, Error> {
@@ -335,23 +330,28 @@ fn write_library(
 fn facts(
     name: &str,
     model: &Model,
+    known: &Option<Known>,
     library: &Library,
     target: &Target,
     options: &Options,
 ) -> HeaderFacts {
     let meta = &model.module.meta;
+    let end_of_turn = known.as_ref().and_then(|known| known.end_of_turn);
+    let warnings = known.iter().flat_map(Known::warnings).map(|why| ("text".to_string(), why));
+    let architecture = ("architecture".to_string(), meta.arch.clone());
+    let tokenizer = model.tokenizer.as_ref();
     HeaderFacts {
         name: name.into(),
         version: env!("CARGO_PKG_VERSION").into(),
         triple: target.name.clone(),
         cpu: target.cpu.clone(),
         features: target.features.iter().map(ToString::to_string).collect(),
-        notes: vec![("architecture".into(), meta.arch.clone())],
+        notes: std::iter::once(architecture).chain(warnings).collect(),
         identity: library.state.identity,
         vocab: meta.vocab,
         context: meta.context,
         bos: meta.bos,
-        eos: meta.eos.clone(),
+        eos: stops(&meta.eos, end_of_turn),
         weights_bytes: library.weights.bytes,
         state_bytes: library.state.bytes,
         scratch_bytes: library.scratch_bytes,
@@ -359,7 +359,16 @@ fn facts(
         max_workers: options.max_workers as u32,
         prefill_chunk: options.chunk as u32,
         weights_external: !options.embed,
+        add_bos: tokenizer.is_some_and(|tokenizer| tokenizer.settings.add_bos),
+        has_encode: known.as_ref().is_some_and(|known| known.text.encoder.is_some()),
+        has_chat: known.as_ref().is_some_and(|known| !known.text.turns.is_empty()),
     }
+}
+
+/// Tokens that end an answer: those of the model, and the chat template's own.
+pub fn stops(eos: &[u32], end_of_turn: Option<u32>) -> Vec<u32> {
+    let own = end_of_turn.filter(|token| !eos.contains(token));
+    eos.iter().copied().chain(own).collect()
 }
 
 fn write_texts(

@@ -63,6 +63,20 @@ pub fn open(path: &Path) -> Result<Checkpoint, Error> {
     })
 }
 
+/// Opens the tokenizer of a model alone: without its weights, and for a `.gguf` file whatever the
+/// model's architecture.
+pub fn open_tokenizer(path: &Path) -> Result<Option<Tokenizer>, Error> {
+    if path.is_dir() {
+        return Tokenizer::from_directory(path, &config::hf::read(path)?.ids());
+    }
+    let file = map::Mapped::open(path)?;
+    if !file.bytes().starts_with(b"GGUF") {
+        return Ok(open(path)?.tokenizer);
+    }
+    let (metadata, _) = gguf::open(file)?;
+    Tokenizer::from_gguf(&metadata, &config::gguf::ids(&metadata)?)
+}
+
 fn open_directory(dir: &Path) -> Result<Checkpoint, Error> {
     if !dir.join("config.json").exists() {
         let error = Error::new("IG0102", "the directory has no config.json").file(dir);
@@ -71,7 +85,7 @@ fn open_directory(dir: &Path) -> Result<Checkpoint, Error> {
     let config = config::hf::read(dir)?;
     let blobs = safetensors::open(dir)?;
     check::tensors(&blobs, &config, Naming::HuggingFace)?;
-    let tokenizer = Tokenizer::from_directory(dir, &config)?;
+    let tokenizer = Tokenizer::from_directory(dir, &config.ids())?;
     let module = lower::lower(&config, Naming::HuggingFace);
     Ok(Checkpoint { path: dir.to_path_buf(), config, module, tokenizer, blobs })
 }
@@ -80,7 +94,7 @@ fn open_gguf(path: &Path, file: map::Mapped) -> Result<Checkpoint, Error> {
     let (metadata, blobs) = gguf::open(file)?;
     let config = config::gguf::read(&metadata, &blobs)?;
     check::tensors(&blobs, &config, Naming::Gguf)?;
-    let tokenizer = Tokenizer::from_gguf(&metadata, &config)?;
+    let tokenizer = Tokenizer::from_gguf(&metadata, &config.ids())?;
     let module = lower::lower(&config, Naming::Gguf);
     Ok(Checkpoint { path: path.to_path_buf(), config, module, tokenizer, blobs })
 }

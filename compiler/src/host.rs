@@ -10,7 +10,7 @@ use crate::options::{ModelFlags, WORKERS_MAX};
 use crate::progress;
 use crate::session::{Session, StartError, Status};
 use clap::Args;
-use runtime::Options;
+use runtime::{Options, Text};
 use std::num::NonZero;
 use std::path::Path;
 use std::thread;
@@ -52,11 +52,15 @@ impl HostFlags {
 
 /// Compiles a model into this process.
 pub fn start(flags: &HostFlags) -> Result<Host, Error> {
-    start_with(flags, false)
+    start_with(flags, false, |_| Ok(None))
 }
 
-/// As `start`; with `profile` the code measures its steps.
-pub fn start_with(flags: &HostFlags, profile: bool) -> Result<Host, Error> {
+/// As `start`, with what `text` finds of the model's text; with `profile` the code measures its steps.
+pub fn start_with(
+    flags: &HostFlags,
+    profile: bool,
+    text: impl FnOnce(&Model) -> Result<Option<Text>, Error>,
+) -> Result<Host, Error> {
     let began = Instant::now();
     let target = flags.model.host_target()?;
     let threads = flags.threads();
@@ -67,7 +71,10 @@ pub fn start_with(flags: &HostFlags, profile: bool) -> Result<Host, Error> {
     let bytes = targets::pack::WeightLayout::new(&model.module, targets::Arch::HOST).bytes;
     let bar = progress::bytes("packing weights", bytes);
     let heard = |n| bar.set_position(n);
-    let session = Session::new(&model.module, &model.blobs, &target, &options, threads, &heard);
+    let (module, blobs) = (&model.module, &model.blobs);
+    let text = text(&model)?;
+    let session =
+        Session::with_text(module, text.as_ref(), blobs, &target, &options, threads, &heard);
     bar.finish_and_clear();
     let session = session.map_err(|e| start_error(e, &model.path))?;
     Ok(Host { model, session, threads, start: began.elapsed() })

@@ -1,14 +1,15 @@
 //! `ingot run`: text in, text out, with the compiled model in this process.
 
+mod chat;
 mod flags;
 mod writer;
 
 pub use flags::{PromptFlags, RunFlags, SamplingFlags};
 
 use crate::Error;
-use crate::build::text_pieces;
 use crate::host::{self, Host, checked_tokens, refused};
 use crate::output;
+use crate::text::pieces;
 use crate::tokenizer::Tokenizer;
 use serde_json::json;
 use std::fs;
@@ -19,20 +20,23 @@ use writer::{Form, Writer};
 
 /// Runs `ingot run`.
 pub fn run(flags: &RunFlags) -> Result<(), Error> {
+    if flags.chat {
+        return chat::chat(flags);
+    }
     let text = prompt_text(&flags.prompt)?;
     let mut host = host::start(&flags.host)?;
     let prompt = prompt_tokens(flags, &host, text.as_deref())?;
     let form = match &text {
         None => Form::Ids,
-        Some(_) => {
-            Form::Text(text_pieces(need_tokenizer(&host.model.tokenizer, &host.model.path)?))
-        }
+        Some(_) => Form::Text(pieces(need_tokenizer(&host.model.tokenizer, &host.model.path)?)),
     };
     let mut writer = Writer::new(form, flags.json);
     if let (true, Some(text)) = (flags.echo, &text) {
         output::print(text)?;
     }
-    let done = generate(flags, &mut host, &prompt, &mut writer)?;
+    let eos = host.model.module.meta.eos.clone();
+    host.session.reset().map_err(refused)?;
+    let done = generate(flags, &eos, &mut host, &prompt, &mut writer)?;
     writer.finish()?;
     if flags.verbose {
         eprintln!("{}", done.summary(&host));
@@ -143,15 +147,16 @@ impl Done {
     }
 }
 
+/// Feeds a prompt and writes what follows it, up to one of `stops` or as many tokens as are asked for.
 fn generate(
     flags: &RunFlags,
+    stops: &[u32],
     host: &mut Host,
     prompt: &[i32],
     writer: &mut Writer,
 ) -> Result<Done, Error> {
     let (session, meta) = (&mut host.session, &host.model.module.meta);
     let sampling = flags.sampling.options(flags.host.model.transforms.seed);
-    session.reset().map_err(refused)?;
     let began = Instant::now();
     session.prefill(prompt).map_err(refused)?;
     let prefill = began.elapsed().as_secs_f64();
@@ -161,7 +166,7 @@ fn generate(
             break Stop::Count;
         }
         let token = session.sample(&sampling).map_err(refused)?;
-        if meta.eos.contains(&(token as u32)) && !flags.ignore_eos {
+        if stops.contains(&(token as u32)) && !flags.ignore_eos {
             break Stop::Eos;
         }
         tokens.push(token);

@@ -4,7 +4,8 @@
 use crate::pool::{Pool, Task, parallel};
 use ir::{Blobs, Module, WeightId};
 use memmap2::MmapMut;
-use runtime::{Library, Options};
+use runtime::chat::Role;
+use runtime::{Library, Options, Text};
 use std::ffi::c_void;
 use std::io::{self, Cursor};
 use std::ptr;
@@ -110,6 +111,7 @@ impl Memory {
 unsafe impl Send for Session {}
 
 type Prefill = unsafe extern "C" fn(*const Env, *mut u8, *const i32, usize) -> i32;
+type Chat = unsafe extern "C" fn(u32, u32, *const u8, usize, *mut i32, usize) -> i32;
 type Score = unsafe extern "C" fn(*const Env, *mut u8, *const i32, usize, *mut f32) -> i32;
 
 struct Functions {
@@ -123,6 +125,7 @@ struct Functions {
     truncate: unsafe extern "C" fn(*mut u8, u32) -> i32,
     save: unsafe extern "C" fn(*const u8, *mut u8, usize) -> i64,
     load: unsafe extern "C" fn(*mut u8, *const u8, usize) -> i32,
+    chat: Chat,
     error: unsafe extern "C" fn(i32) -> *const std::ffi::c_char,
 }
 
@@ -151,8 +154,21 @@ impl Session {
         workers: u32,
         progress: &dyn Fn(u64),
     ) -> Result<Session, StartError> {
+        Session::with_text(module, None, blobs, target, options, workers, progress)
+    }
+
+    /// As `new`, with what is known of text.
+    pub fn with_text(
+        module: &Module,
+        text: Option<&Text>,
+        blobs: &dyn Blobs,
+        target: &Target,
+        options: &Options,
+        workers: u32,
+        progress: &dyn Fn(u64),
+    ) -> Result<Session, StartError> {
         let mut sink = jit::module(target);
-        let library = runtime::emit(&mut sink, target, module, None, options)?;
+        let library = runtime::emit(&mut sink, target, module, text, options)?;
         let mut weights = Memory::new(library.weights.bytes as usize)?;
         library.weights.write(module, blobs, &mut Cursor::new(weights.bytes_mut()), progress)?;
         let code = jit::Code::new(sink);
@@ -272,6 +288,19 @@ impl Session {
         self.check(status)
     }
 
+    /// A turn of a conversation as tokens: `role` says `text` after a turn of `after`.
+    pub fn chat(&self, after: Role, role: Role, text: &str) -> Result<Vec<i32>, Status> {
+        let (after, role, at, bytes) = (after as u32, role as u32, text.as_ptr(), text.len());
+        // SAFETY: with no room for tokens nothing is written.
+        let room = unsafe { (self.functions.chat)(after, role, at, bytes, ptr::null_mut(), 0) };
+        let mut tokens = vec![0; self.check(room)? as usize];
+        let to = tokens.as_mut_ptr();
+        // SAFETY: `tokens` has the room that the first call asked for.
+        let count = unsafe { (self.functions.chat)(after, role, at, bytes, to, tokens.len()) };
+        tokens.truncate(self.check(count)? as usize);
+        Ok(tokens)
+    }
+
     /// Tokens held.
     pub fn position(&self) -> u32 {
         // SAFETY: as in `reset`.
@@ -342,6 +371,7 @@ fn functions(library: &Library, code: &jit::Code) -> Functions {
             truncate: function(library, code, "truncate"),
             save: function(library, code, "save"),
             load: function(library, code, "load"),
+            chat: function(library, code, "chat"),
             error: function(library, code, "error"),
         }
     }

@@ -46,8 +46,8 @@ pub fn tokenize(flags: &TokenizeFlags) -> Result<(), Error> {
         (None, Some(path)) => read_text(path)?,
         (None, None) => String::new(),
     };
-    let checkpoint = frontend::open(&flags.model)?;
-    let tokenizer = need_tokenizer(&checkpoint.tokenizer, &flags.model)?;
+    let tokenizer = frontend::open_tokenizer(&flags.model)?;
+    let tokenizer = need_tokenizer(&tokenizer, &flags.model)?;
     let tokens = match flags.decode {
         true => ids(&given, tokenizer)?,
         false => tokenizer.encode(&given, tokenizer.settings.add_bos && !flags.no_bos)?,

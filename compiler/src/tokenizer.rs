@@ -4,19 +4,26 @@
 //! definition in the form of tokenizer.json, which the `tokenizers` crate runs. What device code
 //! needs of it (pieces, merges, how text is split) is plain data here. No Unigram, no WordPiece.
 
+mod automaton;
 mod definition;
+mod encoder;
 mod gguf;
 mod hf;
 mod pieces;
 mod sentencepiece;
 mod split;
+mod template;
 
 pub use pieces::{Kind, Piece};
-pub use split::{Prefix, Split};
+pub use runtime::encode::Merge;
+pub use split::Prefix;
+pub use template::Refusal;
 
 use crate::Error;
 use definition::Definition;
+use runtime::chat::Turn;
 use std::path::{Path, PathBuf};
+use template::Template;
 
 /// What the characters of a token's name stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +32,6 @@ pub enum Alphabet {
     Bytes,
     /// The text itself, with `▁` for a space.
     Text,
-}
-
-/// A merge: two neighbours become one token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Merge {
-    /// The token before.
-    pub left: u32,
-    /// The token after.
-    pub right: u32,
-    /// What they become.
-    pub result: u32,
 }
 
 /// Facts about a tokenizer that its definition does not carry.
@@ -51,22 +47,31 @@ pub struct Settings {
     pub chat_template: Option<String>,
 }
 
+/// What a model says of its tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// Rows of the embedding table.
+    pub rows: u64,
+    /// Beginning-of-sequence token.
+    pub bos: Option<u32>,
+    /// End-of-sequence tokens, the usual one first.
+    pub eos: Vec<u32>,
+}
+
 /// The tokenizer of a model.
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     pieces: Vec<Piece>,
+    /// The definition without its vocabulary and merges.
+    form: serde_json::Value,
     /// What the characters of token names stand for.
     pub alphabet: Alphabet,
-    /// How text is cut before merging.
-    pub split: Split,
     /// Whether a space is put before the text.
     pub prefix: Prefix,
     /// Whether text is brought to Unicode's NFC first.
     pub nfc: bool,
-    /// Whether a cut that is a token as a whole is taken without merging.
-    pub ignore_merges: bool,
     /// Merges, the ones that happen first first.
     pub merges: Vec<Merge>,
     /// Beginning and end of sequence, chat template.
@@ -83,7 +88,7 @@ impl Tokenizer {
     ) -> Result<Tokenizer, Error> {
         let invalid = |why: String| definition::invalid(why).file(path);
         let merges = definition.check(rows).map_err(|e| e.file(path))?;
-        let (split, prefix) = split::recognise(&definition.json);
+        let prefix = split::prefix(&definition.json);
         let mut inner = tokenizers::Tokenizer::from_bytes(definition.json.to_string())
             .map_err(|e| invalid(e.to_string()))?;
         // A special token in the text is that token, as in Hugging Face transformers.
@@ -91,13 +96,12 @@ impl Tokenizer {
         definition.check_added(&inner, rows).map_err(|e| e.file(path))?;
         Ok(Tokenizer {
             pieces: pieces::pieces(&definition, &inner, rows),
+            form: definition.form(),
             inner,
             path: path.to_path_buf(),
             alphabet: definition.alphabet,
-            split,
             prefix,
             nfc: definition.has_component("normalizer", "NFC"),
-            ignore_merges: definition.json["model"]["ignore_merges"] == true,
             merges,
             settings,
         })
@@ -128,6 +132,44 @@ impl Tokenizer {
     /// What each token stands for: one piece per row of the embedding table.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
+    }
+
+    /// The turns of the chat template; none if there is no template.
+    pub fn turns(&self) -> Result<Vec<Turn>, Refusal> {
+        let Some(source) = &self.settings.chat_template else { return Ok(vec![]) };
+        let name = |token: Option<u32>| token.and_then(|token| self.inner.id_to_token(token));
+        let (bos, eos) = (name(self.settings.bos), name(self.settings.eos));
+        let (bos, eos) = (bos.unwrap_or_default(), eos.unwrap_or_default());
+        let pieces = Template { source, bos: &bos, eos: &eos }.pieces()?;
+        pieces.into_iter().map(|piece| self.turn(piece)).collect()
+    }
+
+    /// A piece of the template as tokens up to its last special one, and text.
+    fn turn(&self, piece: template::Piece) -> Result<Turn, Refusal> {
+        let (tokens, head) = piece.text.split_at(self.end_of_special(&piece.text));
+        let refuse = |e: Error| Refusal { why: e.to_string(), line: None };
+        Ok(Turn {
+            after: piece.after,
+            role: piece.role,
+            tokens: self.encode(tokens, false).map_err(refuse)?,
+            head: head.as_bytes().to_vec(),
+            trim: piece.trim,
+        })
+    }
+
+    /// Where the last special token ends that a text spells; 0 if it spells none.
+    fn end_of_special(&self, text: &str) -> usize {
+        let added = self.inner.get_added_tokens_decoder();
+        let (mut at, mut end) = (0, 0);
+        while let Some(c) = text[at..].chars().next() {
+            let here = added.values().filter(|token| text[at..].starts_with(&token.content));
+            let longest = here.max_by_key(|t| t.content.len()).filter(|t| !t.content.is_empty());
+            at += longest.map_or(c.len_utf8(), |token| token.content.len());
+            if longest.is_some_and(|token| token.special) {
+                end = at;
+            }
+        }
+        end
     }
 
     /// The token of that name, as the definition spells it.

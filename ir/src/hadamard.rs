@@ -167,8 +167,7 @@ impl Field {
             }
             let plain = |reduced| Field { prime, degree, reduced };
             // Of degree 2 and 3, a polynomial without roots has no factors.
-            let irreducible = (0..order).map(plain).find(|f| degree == 1 || !f.has_root());
-            irreducible
+            (0..order).map(plain).find(|f| degree == 1 || !f.has_root())
         })
     }
 
@@ -238,7 +237,7 @@ impl Field {
 }
 
 fn is_prime(n: u64) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
 }
 
 #[cfg(test)]

@@ -99,7 +99,57 @@ fn damage(module: &mut Module, which: u32, place: usize, value: u32) {
     }
 }
 
+/// A source or a step with random numbers in it; most do not fit where they are put.
+fn sources() -> impl Strategy<Value = Source> {
+    prop_oneof![
+        any::<Option<u64>>().prop_map(|seed| Source::Hadamard { seed }),
+        Just(Source::Eye),
+        Just(Source::Ones),
+        proptest::collection::vec(-47..=46i8, 0..5).prop_map(Source::Factors),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let side = proptest::sample::select(vec![Side::In, Side::Out]);
+    prop_oneof![
+        (side.clone(), 0..30u32, any::<bool>()).prop_map(|(side, by, inverse)| Step::Scale {
+            side,
+            by: WeightId(by),
+            inverse
+        }),
+        (side, 0..30u32).prop_map(|(side, by)| Step::Rotate { side, by: WeightId(by) }),
+        (0..5u64, 0..4u64).prop_map(|(block, times)| Step::Repeat { block, times }),
+        (0..4u64).prop_map(|heads| Step::Unpermute { heads }),
+        Just(Step::Cast(DType::F32)),
+    ]
+}
+
 proptest! {
+    #[test]
+    fn random_histories_do_not_panic(
+        made in proptest::collection::vec((sources(), 1..3usize), 0..6),
+        steps in proptest::collection::vec((0..30usize, steps()), 0..6),
+    ) {
+        let sample = Sample { width: 4, head: 2, heads: 2, dtype: DType::F32, ..Sample::default() };
+        let mut module = sample.module().unwrap();
+        for (i, (source, rank)) in made.into_iter().enumerate() {
+            let (name, dims) = (format!("made{i}"), vec![4; rank]);
+            module.add_weight(Weight { name, dtype: DType::F32, dims, source, via: vec![] });
+        }
+        for (at, step) in steps {
+            let count = module.weights.len();
+            module.weights[at % count].via.push(step);
+        }
+        if nothing_panics(&module) {
+            uses::sweep(&mut module);
+            sound(&module);
+            let blobs = Seeded::new(&module, 1);
+            if let Ok(mut interpreter) = Interpreter::new(&module, &blobs) {
+                interpreter.run(&[0]).unwrap();
+            }
+        }
+    }
+
     #[test]
     fn valid_modules_print_parse_and_verify(sample in samples()) {
         let module = sample.module().unwrap();

@@ -33,6 +33,10 @@ pub const E_MODEL: i32 = -11;
 pub const E_BLOB: i32 = -12;
 /// The library has no tokenizer.
 pub const E_TOKENIZER: i32 = -13;
+/// The chat template has no such turn.
+pub const E_TEMPLATE: i32 = -14;
+/// The text would have to be brought to NFC.
+pub const E_TEXT: i32 = -15;
 
 /// One status.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +69,8 @@ pub const STATUSES: &[Status] = &[
     status("E_MODEL", E_MODEL, "saved by another model"),
     status("E_BLOB", E_BLOB, "the saved conversation is damaged or cut short"),
     status("E_TOKENIZER", E_TOKENIZER, "built without a tokenizer"),
+    status("E_TEMPLATE", E_TEMPLATE, "the chat template has no such turn, or there is none"),
+    status("E_TEXT", E_TEXT, "the text may not be in Unicode's NFC, which this tokenizer takes"),
 ];
 
 const UNKNOWN: &str = "unknown status";

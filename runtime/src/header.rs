@@ -53,6 +53,12 @@ pub struct HeaderFacts {
     pub prefill_chunk: u32,
     /// Whether the weights are a file of their own.
     pub weights_external: bool,
+    /// Whether a text usually begins with `bos`.
+    pub add_bos: bool,
+    /// Whether there is `NAME_encode`.
+    pub has_encode: bool,
+    /// Whether there is `NAME_chat`.
+    pub has_chat: bool,
 }
 
 /// A name that C will not take.
@@ -141,16 +147,18 @@ fn comment(text: &str) -> String {
 fn macros(facts: &HeaderFacts, upper: &str) -> String {
     let bos = facts.bos.map_or(-1, i64::from);
     let eos = facts.eos.first().copied().map_or(-1, i64::from);
-    let rows: [(&str, String, &str); 14] = [
+    let flag = |flag: bool| u32::from(flag).to_string();
+    let rows: [(&str, String, &str); 17] = [
         ("ABI_VERSION", ABI_VERSION.to_string(), "of this interface"),
         ("VOCAB", facts.vocab.to_string(), "tokens are 0 .. VOCAB - 1"),
         ("CONTEXT", facts.context.to_string(), "tokens a conversation may hold"),
         ("BOS", negative(bos), "begins a text; -1: none"),
+        ("ADD_BOS", flag(facts.add_bos), "1: a text usually begins with BOS"),
         ("EOS", negative(eos), "ends a text; -1: none"),
         ("IS_EOS(token)", is_eos(&facts.eos), "whether a token ends a text"),
         ("ALIGN", ALIGN.to_string(), "of weights, state and scratch, in bytes"),
         ("WEIGHTS_BYTES", bytes(facts.weights_bytes), "read only"),
-        ("WEIGHTS_EXTERNAL", u32::from(facts.weights_external).to_string(), "1: env.weights"),
+        ("WEIGHTS_EXTERNAL", flag(facts.weights_external), "1: env.weights"),
         ("STATE_BYTES", bytes(facts.state_bytes), "one conversation"),
         ("SCRATCH_BYTES", bytes(facts.scratch_bytes), "one call in flight, all its workers"),
         (
@@ -160,6 +168,8 @@ fn macros(facts: &HeaderFacts, upper: &str) -> String {
         ),
         ("MAX_WORKERS", facts.max_workers.to_string(), "most that env.workers may ask for"),
         ("PREFILL_CHUNK", facts.prefill_chunk.to_string(), "tokens that prefill takes at a time"),
+        ("HAS_ENCODE", flag(facts.has_encode), "0: encode returns E_TOKENIZER"),
+        ("HAS_CHAT", flag(facts.has_chat), "0: chat returns E_TOKENIZER or E_TEMPLATE"),
     ];
     let mut text = String::new();
     for (name, value, what) in rows {

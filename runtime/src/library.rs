@@ -2,7 +2,8 @@
 
 use crate::entry::{self, Parts};
 use crate::state::{LayoutError, StateLayout};
-use crate::{errors, pieces, sample, save};
+use crate::text::{self, Text, TextError};
+use crate::{errors, sample, save};
 use cranelift_codegen::ir::types::*;
 use cranelift_module::{DataId, FuncId, Module as Sink};
 use ir::Module;
@@ -63,7 +64,7 @@ pub struct Library {
     pub stack_bytes: u64,
     /// Calls of graphs in one run of the model.
     pub calls: u32,
-    /// Bytes of tables: token pieces and others.
+    /// Bytes of the tables of tokenizer and chat template.
     pub table_bytes: u64,
     /// The table of measured steps in scratch, if there is one.
     pub profile: Option<Profile>,
@@ -78,20 +79,23 @@ pub enum LibraryError {
     /// No state.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// No tables.
+    #[error(transparent)]
+    Text(#[from] TextError),
 }
 
 /// Names of the exported functions, in the order of the header.
 const EXPORTS: &[&str] = &[
     "init", "prefill", "decode", "logits", "score", "sample", "position", "truncate", "save",
-    "load", "piece", "error",
+    "load", "encode", "piece", "chat", "error",
 ];
 
-/// Emits the library of a verified module into `sink`. `tokens` are the bytes of each token.
+/// Emits the library of a verified module into `sink`, with what is known of text.
 pub fn emit(
     sink: &mut dyn Sink,
     target: &Target,
     module: &Module,
-    tokens: Option<&[Vec<u8>]>,
+    text: Option<&Text>,
     options: &Options,
 ) -> Result<Library, LibraryError> {
     let weights = WeightLayout::new(module, target.facts.arch);
@@ -129,7 +133,9 @@ pub fn emit(
     let mut functions = entry::emit(e, &parts);
     functions.push(sample::emit(e, &state));
     functions.extend(save::emit(e, &state));
-    functions.push(pieces::emit(e, tokens));
+    let others = e.constant_bytes();
+    functions.extend(text::emit(e, text)?);
+    let table_bytes = e.constant_bytes() - others;
     functions.push(errors::emit(e));
     let ids: Vec<FuncId> = functions.iter().map(|f| f.id).collect();
     Ok(Library {
@@ -138,7 +144,7 @@ pub fn emit(
         stack_bytes: e.stack_bytes(&ids).into(),
         calls: model.calls,
         listings: e.listings().cloned().collect(),
-        table_bytes: tokens.map_or(0, |t| pieces::table_bytes(t) as u64),
+        table_bytes,
         scratch_bytes,
         weights,
         state,

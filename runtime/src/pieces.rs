@@ -33,11 +33,6 @@ pub fn emit(emitter: &mut Emitter<'_>, pieces: Option<&[Vec<u8>]>) -> Func {
     f
 }
 
-/// Bytes of the two tables.
-pub fn table_bytes(pieces: &[Vec<u8>]) -> usize {
-    offsets(pieces).len() + text(pieces).len()
-}
-
 /// Where each piece starts, and where the last one ends.
 fn offsets(pieces: &[Vec<u8>]) -> Vec<u8> {
     let ends = pieces.iter().scan(0u32, |end, piece| {

@@ -27,6 +27,9 @@ fn facts() -> HeaderFacts {
         max_workers: 8,
         prefill_chunk: 32,
         weights_external: false,
+        add_bos: false,
+        has_encode: true,
+        has_chat: true,
     }
 }
 
@@ -40,6 +43,9 @@ fn bare_facts() -> HeaderFacts {
         eos: vec![],
         weights_bytes: 6 << 32,
         weights_external: true,
+        add_bos: true,
+        has_encode: false,
+        has_chat: false,
         ..facts()
     }
 }
@@ -80,6 +86,9 @@ const PROGRAM: &str = r#"
     status += name##_sample(env, state, how) + name##_truncate(state, 1);           \
     status += name##_save(state, text, sizeof text) + name##_load(state, text, 8);  \
     status += name##_piece(1, text, sizeof text) + name##_error(-1)[0];             \
+    int32_t ids[8] = {NAME##_HAS_ENCODE, NAME##_HAS_CHAT, NAME##_ADD_BOS};          \
+    status += name##_encode(text, sizeof text, ids, 8);                             \
+    status += name##_chat(NAME##_START, NAME##_USER, text, sizeof text, ids, 8);    \
     if (name##_logits(env, state) == NULL) return (int)name##_position(state);      \
     return NAME##_IS_EOS(tokens[0]) ? (int)status : NAME##_ABI_VERSION;             \
   }

@@ -46,6 +46,7 @@ pub struct Emitter<'m> {
     prefix: String,
     listings: BTreeMap<FuncId, Listing>,
     keep_text: bool,
+    constant_bytes: u64,
 }
 
 impl<'m> Emitter<'m> {
@@ -56,7 +57,8 @@ impl<'m> Emitter<'m> {
         prefix: &str,
         keep_text: bool,
     ) -> Emitter<'m> {
-        Emitter { target, module, prefix: prefix.into(), listings: BTreeMap::new(), keep_text }
+        let (prefix, listings) = (prefix.into(), BTreeMap::new());
+        Emitter { target, module, prefix, listings, keep_text, constant_bytes: 0 }
     }
 
     /// Declares an internal function.
@@ -154,11 +156,17 @@ impl<'m> Emitter<'m> {
     /// Read-only data with `relocs` to our functions: (offset, function) of 8-byte addresses.
     pub fn constant(&mut self, name: &str, bytes: Vec<u8>, align: u64) -> DataId {
         let id = self.declare_data(name);
+        self.constant_bytes += bytes.len() as u64;
         let mut description = DataDescription::new();
         description.define(bytes.into_boxed_slice());
         description.set_align(align);
         self.module.define_data(id, &description).expect("data is defined once");
         id
+    }
+
+    /// Bytes of all constants so far.
+    pub fn constant_bytes(&self) -> u64 {
+        self.constant_bytes
     }
 
     /// Read-only data that is declared here and placed by whoever finishes the module.

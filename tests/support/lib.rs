@@ -1,10 +1,13 @@
 //! What the tests of this crate share: models, builds, machines that run C programs, references.
 
+pub mod codec;
 pub mod lab;
 pub mod machine;
 pub mod model;
 pub mod reference;
 pub mod said;
+pub mod terminal;
+pub mod text;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -39,7 +39,7 @@ struct Line {
 
 /// Compiles the model once more, measuring itself, and runs prefill and decode.
 pub fn profile(flags: &super::BenchFlags, tokens: &[i32]) -> Result<Vec<Profile>, Error> {
-    let mut host = host::start_with(&flags.host, true)?;
+    let mut host = host::start_with(&flags.host, true, |_| Ok(None))?;
     let chunk = flags.host.model.prefill_chunk.min(host.model.module.meta.context);
     let depth = flags.depth as usize;
     let mut profiles = vec![];

@@ -10,6 +10,7 @@ use std::io::{self, IsTerminal};
 pub fn build_and_report(flags: &BuildFlags) -> Result<(), Error> {
     let built = build(flags)?;
     let sizes = built.sizes();
+    built.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     if flags.json {
         let sizes = sizes.iter().map(|&(name, bytes, _)| (format!("{name}_bytes"), json!(bytes)));
         let mut value: Map<String, Value> = sizes.collect();
@@ -34,7 +35,7 @@ impl Built {
         let code = library.listings.iter().map(|l| l.code_bytes as u64).sum();
         [
             ("code", code, "machine code"),
-            ("tables", library.table_bytes, "token pieces"),
+            ("tables", library.table_bytes, "tokenizer and chat template"),
             ("weights", library.weights.bytes, "read in place"),
             ("state", library.state.bytes, "one conversation"),
             ("scratch", library.scratch_bytes, "one call in flight"),

@@ -155,6 +155,14 @@ pub const CODES: &[Code] = &[
         "The command needs a tokenizer and the model has none: tokenizer.json or tokenizer.model \
          in its directory, or the tokenizer metadata of a GGUF file. `run --tokens` works on ids.",
     ),
+    compile(
+        "IG0305",
+        "There is no chat: the checkpoint has no chat template (chat_template.jinja, \
+         chat_template in tokenizer_config.json, tokenizer.chat_template in a GGUF file), or one \
+         that cannot be compiled. What a template writes between two messages may depend on who \
+         speaks and who spoke before, and on nothing else: not on what they say, on how many \
+         messages there are, on the date. The line is that of the template.",
+    ),
     usage(
         "IG0401",
         "The command line is well formed but asks for something that cannot be: a number out of \

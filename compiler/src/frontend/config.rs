@@ -10,6 +10,7 @@ mod rope;
 
 use super::json::Keys;
 use crate::Error;
+use crate::tokenizer::Ids;
 use ir::Rope;
 use serde_json::Value;
 
@@ -69,6 +70,13 @@ pub struct Config {
     pub bos: Option<u32>,
     /// End-of-sequence tokens, the usual one first.
     pub eos: Vec<u32>,
+}
+
+impl Config {
+    /// What it says of tokens.
+    pub fn ids(&self) -> Ids {
+        Ids { rows: self.vocab, bos: self.bos, eos: self.eos.clone() }
+    }
 }
 
 /// Largest values that are believed; they keep products of two far from overflow.

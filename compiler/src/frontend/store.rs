@@ -136,7 +136,7 @@ impl Blobs for BlobSource {
 
     /// Of the bytes as they are in the file.
     fn digest(&self, blob: &str) -> Result<u128, BlobError> {
-        let Some(stored) = self.get(blob) else { return Ok(self.load(blob).map(|_| 0)?) };
+        let Some(stored) = self.get(blob) else { return self.load(blob).map(|_| 0) };
         let words = self.bytes(stored).chunks(8).map(|chunk| {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   ingot run SmolLM2-135M -p 'Once upon a time' -n 64
-  ingot run model.gguf --prompt-file story.txt --temp 0.8 --top-p 0.95 --seed 7 -v";
+  ingot run model.gguf --prompt-file story.txt --temp 0.8 --top-p 0.95 --seed 7 -v
+  ingot run model.gguf --chat
+  ingot run model.gguf --chat -p 'What is the capital of France?'";
 
 /// Flags of `run`.
 #[derive(Args, Clone, Debug)]
@@ -26,6 +28,12 @@ pub struct RunFlags {
     /// How tokens are chosen
     #[command(flatten)]
     pub sampling: SamplingFlags,
+    /// Talk: each prompt, or line of standard input, is a message, as the model's chat template has it
+    #[arg(long, conflicts_with_all = ["tokens", "echo", "json", "no_bos", "ignore_eos"])]
+    pub chat: bool,
+    /// What the assistant is told to be, before the first message
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub system: Option<String>,
     /// Do not put the beginning-of-sequence token before the prompt
     #[arg(long)]
     pub no_bos: bool,
@@ -45,10 +53,13 @@ pub struct RunFlags {
 
 /// Where the prompt comes from.
 #[derive(Args, Clone, Debug)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub struct PromptFlags {
     /// Text to continue
-    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(
+        short, long, value_name = "TEXT", allow_hyphen_values = true,
+        required_unless_present_any = ["prompt_file", "tokens", "chat"]
+    )]
     pub prompt: Option<String>,
     /// File with the text to continue, - for standard input
     #[arg(long, value_name = "FILE")]

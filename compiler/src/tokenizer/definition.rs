@@ -58,6 +58,18 @@ impl Definition {
         Ok(Definition { json, alphabet, unused: HashSet::new() })
     }
 
+    /// The definition without what is large.
+    pub fn form(&self) -> Value {
+        let Some(object) = self.json.as_object() else { return Value::Null };
+        let parts = object.iter().filter(|(key, _)| *key != "model");
+        let mut form: Map<String, Value> = parts.map(|(k, v)| (k.clone(), v.clone())).collect();
+        let model = self.json["model"].as_object().into_iter().flatten();
+        let small = model.filter(|(key, _)| !matches!(key.as_str(), "vocab" | "merges"));
+        let small: Map<String, Value> = small.map(|(k, v)| (k.clone(), v.clone())).collect();
+        form.insert("model".into(), small.into());
+        form.into()
+    }
+
     /// Whether characters without a token become bytes.
     pub fn byte_fallback(&self) -> bool {
         self.json["model"]["byte_fallback"] == true

@@ -3,9 +3,8 @@
 use super::definition::{Definition, invalid, unsupported};
 use super::sentencepiece::{self, Vocab, added_tokens, kind};
 use super::split::{self, Split};
-use super::{Settings, Tokenizer};
+use super::{Ids, Settings, Tokenizer};
 use crate::Error;
-use crate::frontend::Config;
 use crate::frontend::gguf::{Array, Metadata};
 use crate::frontend::json::Keys;
 use serde_json::{Map, Value, json};
@@ -14,7 +13,7 @@ const PREFIX: &str = "tokenizer.ggml.";
 
 impl Tokenizer {
     /// The tokenizer of a GGUF file, if it has one.
-    pub fn from_gguf(metadata: &Metadata, config: &Config) -> Result<Option<Tokenizer>, Error> {
+    pub fn from_gguf(metadata: &Metadata, ids: &Ids) -> Result<Option<Tokenizer>, Error> {
         let general = metadata.keys();
         let keys = general.with_prefix(PREFIX);
         let Some(model) = keys.text("model")? else { return Ok(None) };
@@ -33,12 +32,12 @@ impl Tokenizer {
             }
         };
         let settings = Settings {
-            bos: config.bos,
-            eos: config.eos.first().copied(),
+            bos: ids.bos,
+            eos: ids.eos.first().copied(),
             add_bos: flag(&keys, "add_bos_token")?.unwrap_or(add_bos),
             chat_template: general.text("tokenizer.chat_template")?.map(str::to_string),
         };
-        Tokenizer::build(metadata.path(), definition, settings, config.vocab).map(Some)
+        Tokenizer::build(metadata.path(), definition, settings, ids.rows).map(Some)
     }
 }
 

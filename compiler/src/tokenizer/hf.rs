@@ -3,9 +3,8 @@
 
 use super::definition::Definition;
 use super::sentencepiece;
-use super::{Settings, Tokenizer};
+use super::{Ids, Settings, Tokenizer};
 use crate::Error;
-use crate::frontend::Config;
 use crate::frontend::json::{read_object, read_optional};
 use crate::frontend::map::{Mapped, unreadable};
 use serde_json::{Map, Value};
@@ -16,7 +15,7 @@ const LONGEST_TEMPLATE: usize = 1 << 20;
 
 impl Tokenizer {
     /// The tokenizer of a model directory, if it has one.
-    pub fn from_directory(dir: &Path, config: &Config) -> Result<Option<Tokenizer>, Error> {
+    pub fn from_directory(dir: &Path, ids: &Ids) -> Result<Option<Tokenizer>, Error> {
         let (json, model) = (dir.join("tokenizer.json"), dir.join("tokenizer.model"));
         let (path, definition, adds_bos) = if json.exists() {
             let object = read_object(&json)?;
@@ -32,12 +31,12 @@ impl Tokenizer {
             return Ok(None);
         };
         let settings = Settings {
-            bos: config.bos,
-            eos: config.eos.first().copied(),
+            bos: ids.bos,
+            eos: ids.eos.first().copied(),
             add_bos: adds_bos,
             chat_template: None,
         };
-        let mut tokenizer = Tokenizer::build(path, definition, settings, config.vocab)?;
+        let mut tokenizer = Tokenizer::build(path, definition, settings, ids.rows)?;
         tokenizer.read_settings(dir)?;
         Ok(Some(tokenizer))
     }

@@ -52,7 +52,7 @@ pub fn pieces(definition: &Definition, inner: &tokenizers::Tokenizer, rows: u64)
 }
 
 /// `<0x0A>` is the byte 10.
-fn fallback_byte(name: &str) -> Option<u8> {
+pub fn fallback_byte(name: &str) -> Option<u8> {
     let digits = name.strip_prefix("<0x")?.strip_suffix('>')?;
     (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }
@@ -75,7 +75,7 @@ fn text(alphabet: Alphabet, bytes_of: &[(char, u8)], name: &str) -> Vec<u8> {
 
 /// GPT-2's character for each byte, by character: printable Latin-1 stands for itself, the other
 /// 68 bytes follow from U+0100.
-fn byte_alphabet() -> Vec<(char, u8)> {
+pub fn byte_alphabet() -> Vec<(char, u8)> {
     let mut next = 256;
     let mut rows: Vec<(char, u8)> = (0..=255u8)
         .map(|byte| match byte {

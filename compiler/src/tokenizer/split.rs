@@ -1,14 +1,11 @@
-//! How text is cut before merging: the known ways, by the names of GGUF and the form of
-//! tokenizer.json.
+//! How text is cut before merging: GGUF has a name where tokenizer.json has the steps themselves.
 
 use super::definition::components;
 use serde_json::{Value, json};
 
-/// A known way to cut text, so that code which is not this crate can do the same.
+/// A way to cut text that GGUF has names for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// Not at all: SentencePiece.
-    Whole,
     /// GPT-2's contractions, words, numbers, other signs, spaces.
     Gpt2,
     /// Each digit alone, the rest as GPT-2.
@@ -17,8 +14,6 @@ pub enum Split {
     Llama3,
     /// Qwen 2: as Llama 3, each digit alone.
     Qwen2,
-    /// Another one, which only the `tokenizers` crate can follow.
-    Other,
 }
 
 /// Where a space is put before text that has none.
@@ -70,7 +65,7 @@ pub fn pre_tokenizer(split: Split) -> Value {
         Split::DigitsGpt2 => json!({"type": "Digits", "individual_digits": true}),
         Split::Llama3 => regex(LLAMA3),
         Split::Qwen2 => regex(QWEN2),
-        Split::Gpt2 | Split::Whole | Split::Other => return bytes(true),
+        Split::Gpt2 => return bytes(true),
     };
     let last = bytes(split == Split::DigitsGpt2);
     json!({"type": "Sequence", "pretokenizers": [first, last]})
@@ -87,38 +82,10 @@ fn regex(pattern: &str) -> Value {
     json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
 }
 
-/// Which known way a definition describes.
-pub fn recognise(json: &Value) -> (Split, Prefix) {
+/// Where a definition puts a space.
+pub fn prefix(json: &Value) -> Prefix {
     let steps = components(&json["pre_tokenizer"]);
-    let kinds: Vec<&str> = steps.iter().filter_map(|step| step["type"].as_str()).collect();
     let last = steps.last().copied().unwrap_or(&Value::Null);
-    let gpt2 = last["use_regex"] != false;
-    let split = match kinds.as_slice() {
-        _ if !plain_normalizer(json) => Split::Other,
-        [] => Split::Whole,
-        ["Metaspace"] if last["split"] == false => Split::Whole,
-        ["ByteLevel"] if gpt2 => Split::Gpt2,
-        ["Digits", "ByteLevel"] if gpt2 && steps[0]["individual_digits"] == true => {
-            Split::DigitsGpt2
-        }
-        ["Split", "ByteLevel"] if !gpt2 && *steps[0] == regex(LLAMA3) => Split::Llama3,
-        ["Split", "ByteLevel"] if !gpt2 && *steps[0] == regex(QWEN2) => Split::Qwen2,
-        _ => Split::Other,
-    };
-    (split, prefix(json, last))
-}
-
-/// Whether text before the cut changes in known ways only: NFC, and `▁` for spaces.
-fn plain_normalizer(json: &Value) -> bool {
-    components(&json["normalizer"]).iter().all(|step| match step["type"].as_str() {
-        Some("NFC") => true,
-        Some("Prepend") => step["prepend"] == "▁",
-        Some("Replace") => step["pattern"]["String"] == " " && step["content"] == "▁",
-        _ => false,
-    })
-}
-
-fn prefix(json: &Value, last: &Value) -> Prefix {
     let prepends = components(&json["normalizer"]).iter().any(|step| step["type"] == "Prepend");
     match (last["type"].as_str(), last["prepend_scheme"].as_str()) {
         _ if prepends => Prefix::Always,

@@ -177,3 +177,49 @@ fn every_command_has_help() {
         assert!(name == "help" || help.contains(&format!("Usage: ingot {name}")), "{help}");
     }
 }
+
+/// A copy of a model that ships, with a chat template.
+fn with_template(dir: &std::path::Path, template: &str) -> String {
+    for file in fs::read_dir(plain()).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), dir.join(file.file_name())).unwrap();
+    }
+    fs::write(dir.join("chat_template.jinja"), template).unwrap();
+    dir.to_str().unwrap().into()
+}
+
+#[test]
+fn run_chats_as_the_template_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let template = "{% for m in messages %}{{ m.role | upper }}:\n{{ m.content }}\n\n{% endfor %}\
+                    {% if add_generation_prompt %}ASSISTANT:\n{% endif %}";
+    let model = with_template(dir.path(), template);
+    let answer = run(&model, &["--chat", "-p", "Who is there?", "-n", "12"]);
+    let whole = "USER:\nWho is there?\n\nASSISTANT:\n";
+    assert_eq!(answer, run(&model, &["-p", whole, "-n", "12"]), "as if it were all typed");
+    let args = ["run", &model, "--threads", "1", "--chat", "-n", "12"];
+    let two = with_input(&args, "Who is there?\n\nAnd who is not?\n").stdout;
+    let more = two.strip_prefix(&answer).unwrap();
+    let answer = answer.strip_suffix('\n').unwrap();
+    let whole = format!("{whole}{answer}\n\nUSER:\nAnd who is not?\n\nASSISTANT:\n");
+    assert_eq!(more, run(&model, &["-p", &whole, "-n", "12"]));
+}
+
+#[test]
+fn a_template_that_cannot_be_compiled_is_named_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let template = "{% for m in messages %}\n{{ m.content }}\n{% if loop.index > 3 %}\n\
+                    {{ 'So ' }}\n{% endif %}\n{% endfor %}";
+    let model = with_template(dir.path(), template);
+    let ended = ingot(&["run", &model, "--chat", "-p", "a"]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("IG0305"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("line 4 of the chat template"), "{}", ended.stderr);
+    // A library can do without, and says so.
+    let out = dir.path().join("out");
+    let ended = ingot(&["build", &model, "-o", out.to_str().unwrap(), "--name", "smol"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("warning: the library has no chat: line 4"), "{}", ended.stderr);
+    let header = fs::read_to_string(out.join("smol.h")).unwrap();
+    assert!(header.contains("#define SMOL_HAS_CHAT 0") && header.contains("no chat: line 4"));
+}

@@ -6,5 +6,6 @@ mod hostile_gguf;
 mod lowering;
 mod shared;
 mod support;
+mod template;
 mod tokenizer;
 mod weights;

@@ -3,7 +3,7 @@
 use super::hostile::expect;
 use super::support::{Case, Files, Gguf, Kv, config_with, root};
 use ingot::frontend::Checkpoint;
-use ingot::tokenizer::{Alphabet, Kind, Merge, Prefix, Split, Tokenizer};
+use ingot::tokenizer::{Alphabet, Kind, Merge, Prefix, Tokenizer};
 use serde_json::{Value, json};
 
 /// GPT-2's character of a byte, derived as its code derives it.
@@ -60,20 +60,20 @@ fn cut(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
 
 #[test]
 fn each_pre_tokenizer_of_gguf_cuts_its_own_way() {
-    let cases: &[(&str, Split, &[&str], &[&str])] = &[
-        ("gpt-2", Split::Gpt2, &["123", "3"], &["i", "'ll", "I", "'", "LL"]),
-        ("default", Split::Gpt2, &["123", "3"], &["i", "'ll", "I", "'", "LL"]),
-        ("smollm", Split::DigitsGpt2, &["1", "2", "3", "3"], &["i", "'ll", "I", "'", "LL"]),
-        ("llama-bpe", Split::Llama3, &["123", "3"], &["i", "'ll", "I", "'LL"]),
-        ("qwen2", Split::Qwen2, &["1", "2", "3", "3"], &["i", "'ll", "I", "'LL"]),
+    let cases: &[(&str, &[&str], &[&str])] = &[
+        ("gpt-2", &["123", "3"], &["i", "'ll", "I", "'", "LL"]),
+        ("default", &["123", "3"], &["i", "'ll", "I", "'", "LL"]),
+        ("smollm", &["1", "2", "3", "3"], &["i", "'ll", "I", "'", "LL"]),
+        ("llama-bpe", &["123", "3"], &["i", "'ll", "I", "'LL"]),
+        ("qwen2", &["1", "2", "3", "3"], &["i", "'ll", "I", "'LL"]),
     ];
-    for (pre, split, digits, contraction) in cases {
+    for (pre, digits, contraction) in cases {
         let tokenizer = tokenizer(gguf_byte_level(pre).open().unwrap());
-        assert_eq!(tokenizer.split, *split);
         assert_eq!(tokenizer.alphabet, Alphabet::Bytes);
         assert_eq!(tokenizer.prefix, Prefix::None);
         assert_eq!(tokenizer.nfc, *pre == "qwen2");
-        assert_eq!(tokenizer.ignore_merges, *pre == "llama-bpe");
+        let encoder = tokenizer.encoder().unwrap();
+        assert_eq!(encoder.whole, *pre == "llama-bpe");
         assert_eq!(tokenizer.settings.add_bos, *pre == "llama-bpe");
         assert_eq!(cut(&tokenizer, "1233"), *digits, "{pre}");
         assert_eq!(cut(&tokenizer, "i'llI'LL"), *contraction, "{pre}");
@@ -153,7 +153,8 @@ fn a_directory_and_a_gguf_file_give_the_same_tokens() {
         let pieces = tokens.iter().flat_map(|&t| hf.pieces()[t as usize].bytes.clone());
         assert_eq!(pieces.collect::<Vec<u8>>(), text.as_bytes());
     }
-    assert_eq!((hf.split, &hf.merges), (gguf.split, &gguf.merges));
+    assert_eq!(hf.merges, gguf.merges);
+    assert_eq!(hf.encoder().unwrap().cuts, gguf.encoder().unwrap().cuts);
     // Rows without a token: the five that pad the table.
     let padding = &hf.pieces()[byte_level().0.len()..];
     assert!(padding.len() == 5 && padding.iter().all(|piece| piece.kind == Kind::Unused));
@@ -235,7 +236,8 @@ fn sentencepiece_merges_by_score_and_falls_back_to_bytes() {
     for tokenizer in
         [tokenizer(gguf_sentencepiece().open().unwrap()), tokenizer(files.open().unwrap())]
     {
-        assert_eq!((tokenizer.alphabet, tokenizer.split), (Alphabet::Text, Split::Whole));
+        assert_eq!(tokenizer.alphabet, Alphabet::Text);
+        assert!(tokenizer.encoder().unwrap().cuts.is_empty());
         assert_eq!(tokenizer.prefix, Prefix::Always);
         assert!(tokenizer.settings.add_bos);
         let token = |name: &str| tokenizer.token(name).unwrap();
@@ -341,5 +343,45 @@ fn the_models_of_the_repository_round_trip_their_text() {
         let tokens = tokenizer.encode(&text, false).unwrap();
         assert!(tokens.len() < text.len() / 2);
         assert_eq!(tokenizer.decode(&tokens), text);
+    }
+}
+
+/// Where in tokenizer.json, the value put there, words of why the device cannot have it.
+const NOT_ON_THE_DEVICE: &[(&str, &str, &str)] = &[
+    ("/normalizer", r#"{"type": "Prepend", "prepend": "x"}"#, "normalizer {\"prepend\":\"x\""),
+    ("/pre_tokenizer", r#"{"type": "Digits", "individual_digits": true}"#, "pre-tokenizer"),
+    ("/pre_tokenizer/pretokenizers/0/individual_digits", "false", "pre-tokenizer"),
+    (
+        "/pre_tokenizer/pretokenizers/0",
+        r#"{"type": "Split", "pattern": {"Regex": "a(?<!b)"}, "behavior": "Isolated", "invert": false}"#,
+        "look-around",
+    ),
+    (
+        "/pre_tokenizer/pretokenizers/0",
+        r#"{"type": "Split", "pattern": {"Regex": "a++"}, "behavior": "Isolated", "invert": false}"#,
+        "possessive",
+    ),
+    (
+        "/pre_tokenizer/pretokenizers/0",
+        r#"{"type": "Split", "pattern": {"Regex": "a*"}, "behavior": "Isolated", "invert": false}"#,
+        "matches nothing at all",
+    ),
+    (
+        "/pre_tokenizer/pretokenizers/0",
+        r#"{"type": "Split", "pattern": {"Regex": "a"}, "behavior": "Removed", "invert": false}"#,
+        "Removed",
+    ),
+    ("/added_tokens/0/lstrip", "true", "lstrip of the added token \"<|end|>\""),
+    ("/added_tokens/0/normalized", "true", "looked for after others"),
+    ("/pre_tokenizer/pretokenizers/1/add_prefix_space", "true", "pre-tokenizer"),
+];
+
+#[test]
+fn what_the_device_cannot_have_is_named() {
+    for (pointer, value, words) in NOT_ON_THE_DEVICE {
+        let mut json = byte_level_json();
+        *json.pointer_mut(pointer).unwrap() = serde_json::from_str(value).unwrap();
+        let why = tokenizer(directory(&json).open().unwrap()).encoder().unwrap_err();
+        assert!(why.contains(words), "{pointer}: {why}");
     }
 }

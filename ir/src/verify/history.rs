@@ -1,7 +1,7 @@
 //! Rules about where weights come from: V13 that every step can be applied, V17 that steps name
 //! weights that fit them and lead to no circle.
 
-use super::{Check, V_HISTORY, V_STORAGE};
+use super::{Check, DEPTH_MAX, V_HISTORY, V_STORAGE};
 use crate::hadamard::{Hadamard, ORDER_MAX};
 use crate::history::{Side, Source, Step};
 use crate::module::{Weight, WeightId};
@@ -115,7 +115,7 @@ fn rotate(check: &mut Check<'_>, place: Place, weight: &Weight, side: Side, by: 
     }
 }
 
-/// V17: no weight is made from itself.
+/// V17: no weight is made from itself, nor through too many others.
 pub(super) fn cycles(check: &mut Check<'_>) {
     #[derive(Clone, Copy, PartialEq)]
     enum Mark {
@@ -125,6 +125,7 @@ pub(super) fn cycles(check: &mut Check<'_>) {
     }
     let weights = &check.module.weights;
     let mut marks = vec![Mark::New; weights.len()];
+    let mut depths = vec![0; weights.len()];
     let mut circles = vec![];
     for start in 0..weights.len() {
         // A path of weights, each with the number of its steps that were followed.
@@ -137,6 +138,9 @@ pub(super) fn cycles(check: &mut Check<'_>) {
             }
             marks[at] = Mark::Open;
             let Some(step) = weights[at].via.get(*next) else {
+                let operands = weights[at].via.iter().filter_map(Step::operand);
+                let below = operands.filter_map(|by| depths.get(by.0 as usize));
+                depths[at] = 1 + below.max().copied().unwrap_or(0);
                 marks[at] = Mark::Done;
                 path.pop();
                 continue;
@@ -150,8 +154,12 @@ pub(super) fn cycles(check: &mut Check<'_>) {
             }
         }
     }
+    let place = |at: usize| Place::Weight(WeightId(at as u32));
     for at in circles {
-        let place = Place::Weight(WeightId(at as u32));
-        check.report(V_HISTORY, place, "the weight is made from itself");
+        check.report(V_HISTORY, place(at), "the weight is made from itself");
+    }
+    for at in (0..depths.len()).filter(|&at| depths[at] == DEPTH_MAX + 1) {
+        let what = format!("the weight ends a chain of {}, at most {DEPTH_MAX}", DEPTH_MAX + 1);
+        check.report(V_HISTORY, place(at), what);
     }
 }

