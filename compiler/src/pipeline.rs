@@ -59,7 +59,10 @@ pub fn run(
             ControlFlow::Break(())
         }
     })
-    .map_err(|e| Error::new("IG0501", e.to_string()))?;
+    .map_err(|e| match e.pass {
+        passes::select::BUDGET => Error::new("IG0506", e.why),
+        _ => Error::new("IG0501", e.to_string()),
+    })?;
     if let (true, Some(pass)) = (observer.tells(), chosen.get(limit)) {
         eprintln!("stopped before {}, pass {} of {}", pass.name, limit + 1, chosen.len());
     }

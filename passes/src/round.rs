@@ -19,31 +19,8 @@ mod refine;
 
 pub use gptq::{Gptq, gptq};
 
-use ir::quant::Quantised;
-use ir::{IntFormat, Tensor};
-
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-
-/// What a matrix should do: `E‖W·x − Q·y‖²` small over pairs of rows, `x` of the model in floats and
-/// `y` of the model as far as it is rounded.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Goal {
-    /// `E[y yᵀ]`, `[K][K]`.
-    pub second: Vec<f32>,
-    /// `E[x yᵀ]`, `[K][K]`; without it rows are the same.
-    pub cross: Option<Vec<f32>>,
-}
-
-/// Rounds `weights[N, K]` to a format that fits its columns.
-pub fn round(weights: &Tensor, goal: &Goal, format: IntFormat, how: Gptq) -> Quantised {
-    let columns = weights.dims[1] as usize;
-    let (Some(cross), Some(damp)) = (&goal.cross, how.correct) else {
-        return gptq(weights, &goal.second, format, how);
-    };
-    let data = factor::regress(&weights.data, cross, &goal.second, columns, damp);
-    gptq(&Tensor { dims: weights.dims.clone(), data }, &goal.second, format, how)
-}
 
 /// `½ tr(Δ · E[x xᵀ] · Δᵀ)`, half the mean squared error that a change `Δ[N][K]` of a matrix makes in
 /// its product.

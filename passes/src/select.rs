@@ -36,6 +36,8 @@ use ir::uses::read_by_graphs;
 use ir::{DType, Graph, IntFormat, Module, Op, Rounding, Source, Step, Weight};
 
 const PASS: &str = "select";
+/// What refusals of a budget that is too small name instead of the pass.
+pub const BUDGET: &str = "budget";
 
 /// Runs the pass.
 pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, PassError> {
@@ -111,8 +113,8 @@ fn within(
     let Some(chosen) = choose(&choices, limit.saturating_sub(rest)) else {
         let least: u64 =
             choices.iter().filter_map(|row| row.iter().map(|c| c.cost).min()).sum::<u64>() + rest;
-        let why = format!("a budget of {limit} bytes: no formats need less than {least}");
-        return Err(PassError { pass: PASS, why });
+        let why = format!("a budget of {limit} bytes, but no formats need less than {least}");
+        return Err(PassError { pass: BUDGET, why });
     };
     let mut recipe = Recipe::default();
     let mut log = vec![];

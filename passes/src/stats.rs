@@ -6,7 +6,7 @@
 mod moments;
 mod sites;
 
-pub use moments::{Accumulator, Moments, outer};
+pub use moments::{Accumulator, Moments};
 pub use sites::{Activation, activations, float_view, inputs_of, sites};
 
 use crate::PassError;

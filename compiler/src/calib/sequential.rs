@@ -8,8 +8,8 @@ use ir::quant::Quantised;
 use ir::weights;
 use ir::{BlobError, Blobs, DType, Module, Rounding, Source, Step, Tensor, Weight, WeightId};
 use passes::chain::{self, ROWS};
-use passes::round::{Goal, Gptq, round};
-use passes::stats::{Site, float_view, inputs_of, outer};
+use passes::round::{Gptq, gptq};
+use passes::stats::{Accumulator, Moments, Site, float_view, inputs_of};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use targets::Target;
@@ -63,21 +63,16 @@ pub fn round_all(
     let segments = chain::cut(&float, rows, length as u64).map_err(ObserveError::Shape)?;
     let mut work = Work { module, float: &float, blobs, windows, how, rounded: HashMap::new() };
     let bar = progress::steps("rounding", segments.len() as u64);
-    let mut flow = None;
+    let mut flow: Option<Tensor> = None;
     for segment in segments {
-        flow = Some(work.segment(segment, flow)?);
+        flow = Some(work.segment(segment, flow.as_ref())?);
         bar.inc(1);
     }
-    work.head(flow)?;
+    if let Some(flow) = &flow {
+        work.head(flow)?;
+    }
     bar.finish_and_clear();
     Ok(work.rounded)
-}
-
-/// What flows from one segment to the next: rows of the model in floats, and of the rounded one.
-struct Flow {
-    /// If they are needed.
-    float: Option<Tensor>,
-    rounded: Tensor,
 }
 
 struct Work<'a> {
@@ -90,8 +85,12 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Rounds the weights of a segment and lets the rows through.
-    fn segment(&mut self, mut segment: Module, flow: Option<Flow>) -> Result<Flow, ObserveError> {
+    /// Rounds the weights of a segment; the rows that leave it then.
+    fn segment(
+        &mut self,
+        mut segment: Module,
+        flow: Option<&Tensor>,
+    ) -> Result<Tensor, ObserveError> {
         let output = output(&segment);
         let stages: Vec<Vec<WeightId>> = chain::stages(&segment)
             .into_iter()
@@ -101,47 +100,40 @@ impl Work<'_> {
         let mut sites: Vec<Site> =
             stages.iter().flat_map(|stage| inputs_of(&segment, stage[0])).collect();
         sites.push(output);
-        let rounded_rows = flow.as_ref().map(|f| &f.rounded);
-        let float_rows = flow.as_ref().and_then(|f| f.float.as_ref()).or(rounded_rows);
-        let source = Numbers { checkpoint: self.blobs, rows: float_rows, rounded: &self.rounded };
-        let mut watched =
-            Watchers::new(&segment, &source, self.how.target, &sites, self.how.threads)?;
-        let corrects = self.how.gptq.correct.is_some();
-        let float = if corrects { self.run(&mut watched, flow.is_some())? } else { vec![] };
-        let mut seen = vec![];
+        let How { target, threads, fine, .. } = self.how;
+        let mut watched = Watchers::new(&segment, &self.numbers(flow), target, &sites, threads)?;
+        let mut seen = self.run(&mut watched, flow.is_some())?;
         for (n, stage) in stages.into_iter().enumerate() {
-            if n == 0 || self.how.fine {
-                let source =
-                    Numbers { checkpoint: self.blobs, rows: rounded_rows, rounded: &self.rounded };
-                watched.repack(&segment, &source)?;
+            if n > 0 && fine {
+                watched.repack(&segment, &self.numbers(flow))?;
                 seen = self.run(&mut watched, flow.is_some())?;
             }
             let width = self.float.weight(stage[0]).dims[1] as usize;
-            let goal = goal(&float, &seen, &inputs_of(&segment, stage[0]), width);
+            let second = second(&seen, &inputs_of(&segment, stage[0]), width);
             for id in stage {
-                self.round(id, &goal)?;
+                self.round(id, &second)?;
                 segment.weights[id.0 as usize] = self.done(id);
             }
         }
-        let source = Numbers { checkpoint: self.blobs, rows: rounded_rows, rounded: &self.rounded };
-        watched.repack(&segment, &source)?;
+        watched.repack(&segment, &self.numbers(flow))?;
         let seen = self.run(&mut watched, flow.is_some())?;
-        let width = width_of(&segment, output);
-        let rounded = rows_of(seen, output, width);
-        let float = corrects.then(|| rows_of(float, output, width));
-        Ok(Flow { float, rounded })
+        Ok(rows_of(seen, output, width_of(&segment, output)))
+    }
+
+    /// What segments read.
+    fn numbers<'n>(&'n self, flow: Option<&'n Tensor>) -> Numbers<'n> {
+        Numbers { checkpoint: self.blobs, rows: flow, rounded: &self.rounded }
     }
 
     /// Rounds the matrix of `@head` for the rows that come out in the end.
-    fn head(&mut self, flow: Option<Flow>) -> Result<(), ObserveError> {
+    fn head(&mut self, flow: &Tensor) -> Result<(), ObserveError> {
         let head = self.float.graph(self.float.graph_named("head").expect("verified"));
         let matrix = head.insts.last().and_then(|inst| inst.args.get(1));
-        let (Some(ir::Arg::Weight(id)), Some(flow)) = (matrix, flow) else { return Ok(()) };
+        let Some(ir::Arg::Weight(id)) = matrix else { return Ok(()) };
         if self.asked(*id) {
-            let width = flow.rounded.dims[1] as usize;
-            let float = flow.float.as_ref().map(|f| &f.data[..]);
-            let goal = Sums::goal(vec![Sums::new(width).added(float, &flow.rounded.data)]);
-            self.round(*id, &goal)?;
+            let mut sums = Accumulator::new(flow.dims[1] as usize, true);
+            sums.add(&flow.data);
+            self.round(*id, &sums.finish().second.unwrap_or_default())?;
         }
         Ok(())
     }
@@ -152,11 +144,11 @@ impl Work<'_> {
             && !self.rounded.contains_key(&weight.name)
     }
 
-    fn round(&mut self, id: WeightId, goal: &Goal) -> Result<(), ObserveError> {
+    fn round(&mut self, id: WeightId, second: &[f32]) -> Result<(), ObserveError> {
         let weight = self.module.weight(id);
         let DType::Int(format) = weight.dtype else { return Ok(()) };
         let tensor = weights::materialise(self.float, id, self.blobs)?;
-        let q = round(&tensor, goal, format, self.how.gptq);
+        let q = gptq(&tensor, second, format, self.how.gptq);
         self.rounded.insert(weight.name.clone(), q);
         Ok(())
     }
@@ -196,57 +188,19 @@ fn rows_of(seen: Vec<Seen>, site: Site, width: u64) -> Tensor {
     Tensor { dims: vec![data.len() as u64 / width, width], data }
 }
 
-/// What a matrix should do with the rows of its sites.
-fn goal<'s>(float: &'s [Seen], seen: &'s [Seen], sites: &[Site], width: usize) -> Goal {
-    let both = |(n, seen): (usize, &'s Seen)| {
-        let float = float.get(n);
-        sites.iter().filter_map(move |site| {
-            let float = float.and_then(|f| f.get(site)).map(|rows| &rows[..]);
-            Some((float, seen.get(site)?))
+/// `E[x xᵀ]` of the rows of a matrix, `[width][width]`.
+fn second(seen: &[Seen], sites: &[Site], width: usize) -> Vec<f32> {
+    let rows: Vec<&Vec<f32>> =
+        seen.iter().flat_map(|seen| sites.iter().filter_map(|site| seen.get(site))).collect();
+    // In two halves always, so that the number of threads changes nothing.
+    let halves: Vec<Moments> = rows
+        .par_chunks(rows.len().div_ceil(2).max(1))
+        .map(|rows| {
+            let mut sums = Accumulator::new(width, true);
+            rows.iter().for_each(|rows| sums.add(rows));
+            sums.finish()
         })
-    };
-    let pairs: Vec<(Option<&[f32]>, &Vec<f32>)> = seen.iter().enumerate().flat_map(both).collect();
-    // Two halves at a time: sums are large, threads are few.
-    let halves: Vec<Sums> = pairs
-        .par_chunks(pairs.len().div_ceil(2).max(1))
-        .map(|pairs| pairs.iter().fold(Sums::new(width), |sums, (f, s)| sums.added(*f, s)))
         .collect();
-    Sums::goal(halves)
-}
-
-/// Sums over rows of a float model `x` and of the rounded one `y`.
-struct Sums {
-    width: usize,
-    rows: usize,
-    second: Vec<f32>,
-    /// Empty without rows of the float model.
-    cross: Vec<f32>,
-}
-
-impl Sums {
-    fn new(width: usize) -> Sums {
-        let zeros = vec![0.0; width * width];
-        Sums { width, rows: 0, second: zeros, cross: vec![] }
-    }
-
-    fn added(mut self, x: Option<&[f32]>, y: &[f32]) -> Sums {
-        outer(&mut self.second, y, y, self.width);
-        if let Some(x) = x {
-            self.cross.resize(self.width * self.width, 0.0);
-            outer(&mut self.cross, x, y, self.width);
-        }
-        self.rows += y.len() / self.width;
-        self
-    }
-
-    fn goal(parts: Vec<Sums>) -> Goal {
-        let rows: usize = parts.iter().map(|p| p.rows).sum();
-        let mean = |of: fn(&Sums) -> &Vec<f32>| {
-            let all: Vec<&Vec<f32>> = parts.iter().map(of).collect();
-            let sum = |i: usize| all.iter().map(|p| p[i]).sum::<f32>() / rows as f32;
-            (0..all.first().map_or(0, |p| p.len())).map(sum).collect()
-        };
-        let cross = mean(|p| &p.cross);
-        Goal { second: mean(|p| &p.second), cross: (!cross.is_empty()).then_some(cross) }
-    }
+    let merged = halves.into_iter().reduce(|all, more| all.merge(&more));
+    merged.and_then(|moments| moments.second).unwrap_or_else(|| vec![0.0; width * width])
 }

@@ -208,6 +208,12 @@ pub const CODES: &[Code] = &[
                logits of the interpreter by more than 1e-4 of the largest. Either the pass has a bug, \
                or the weights are so large that f32 cannot hold what it makes of them.",
     },
+    Code {
+        code: "IG0506",
+        class: Class::Budget,
+        text: "The budget cannot be met: with the smallest format for every matrix, and what recipes pin \
+               as it is pinned, the weights still take more. The message has both numbers.",
+    },
     compile(
         "IG0601",
         "A file cannot be written. Files are written under temporary names and renamed once all \

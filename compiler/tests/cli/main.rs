@@ -4,6 +4,7 @@
 //! again: no test depends on the words they say.
 
 mod build;
+mod calibration;
 mod commands;
 mod errors;
 mod figures;

@@ -1,6 +1,5 @@
 //! Factors of second moments.
 
-use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
 
 /// Second moments made ready for rounding.
@@ -49,32 +48,4 @@ fn inverse_reversed(lower: Mat<f64>) -> Vec<f32> {
         }
     }
     upper
-}
-
-/// `W + W · C · (H + λ)⁻¹` for `W[N][K]` and `C[K][K]`: the matrix that does with rows of second
-/// moments `H` what `W` does with those that `C + H` relates them to.
-pub(super) fn regress(
-    weights: &[f32],
-    cross: &[f32],
-    second: &[f32],
-    n: usize,
-    damp: f64,
-) -> Vec<f32> {
-    let diagonal = |i: usize| f64::from(second[i * n + i]);
-    let mean = ((0..n).map(diagonal).sum::<f64>() / n as f64).max(f64::MIN_POSITIVE);
-    let h = Mat::from_fn(n, n, |i, j| {
-        f64::from(second[i * n + j]) + if i == j { damp * mean } else { 0.0 }
-    });
-    let rows = weights.len() / n;
-    let w = Mat::from_fn(rows, n, |i, j| f64::from(weights[i * n + j]));
-    let c = Mat::from_fn(n, n, |i, j| f64::from(cross[i * n + j]) - f64::from(second[i * n + j]));
-    let Ok(cholesky) = h.llt(Side::Lower) else { return weights.to_vec() };
-    let step = cholesky.solve((&w * &c).transpose());
-    let mut changed = weights.to_vec();
-    for (i, row) in changed.chunks_mut(n).enumerate() {
-        for (j, x) in row.iter_mut().enumerate() {
-            *x += step[(j, i)] as f32;
-        }
-    }
-    changed
 }

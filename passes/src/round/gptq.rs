@@ -19,14 +19,11 @@ pub struct Gptq {
     pub clip: bool,
     /// Rounds of going over the integers again, one at a time.
     pub sweeps: u32,
-    /// Whether the matrix also makes good what layers before it lost, damped by this share of the
-    /// mean of the diagonal (as in GPTAQ, arXiv 2504.02692).
-    pub correct: Option<f64>,
 }
 
 impl Default for Gptq {
     fn default() -> Gptq {
-        Gptq { damp: 0.01, act_order: false, clip: true, sweeps: 0, correct: None }
+        Gptq { damp: 0.01, act_order: false, clip: true, sweeps: 0 }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Sums over rows: extremes, means and second moments per channel, and `E[x xᵀ]`.
 
-use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 
@@ -142,13 +141,6 @@ fn lower(sum: &mut [f32], x: &[f32], width: usize) {
         1.0f32,
         Par::Seq,
     );
-}
-
-/// `sum += xᵀ · y` of rows `x[n][width]` and `y[n][width]`.
-pub fn outer(sum: &mut [f32], x: &[f32], y: &[f32], width: usize) {
-    let rows = |x| MatRef::from_row_major_slice(x, y.len() / width, width);
-    let sum = MatMut::from_row_major_slice_mut(sum, width, width);
-    matmul(sum, Accum::Add, rows(x).transpose(), rows(y), 1.0f32, Par::Seq);
 }
 
 #[cfg(test)]

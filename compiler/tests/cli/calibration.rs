@@ -1,0 +1,160 @@
+//! Rounding with statistics, recipes and budgets.
+//!
+//! What calibration finds is kept beside the model, so each test works on a copy of one.
+
+use crate::{ingot, json, models};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A copy of a model, with a text to calibrate with and one to evaluate.
+struct Bench {
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new(model: &str) -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("model")).unwrap();
+        for entry in fs::read_dir(models().join(model)).unwrap() {
+            let file = entry.unwrap().path();
+            if file.is_file() {
+                fs::copy(&file, dir.path().join("model").join(file.file_name().unwrap())).unwrap();
+            }
+        }
+        let bench = Bench { dir };
+        // What the model writes itself is what it knows.
+        let text = |seed: &str, file: &str| {
+            let args =
+                ["--temp", "1", "--seed", seed, "-n", "1000", "--ignore-eos", "--context", "512"];
+            let model = bench.path("model");
+            let written: String = ["KING:", "ROMEO:", "First Citizen:", "O, "]
+                .map(|start| {
+                    let run = ["run", &model, "--threads", "1", "-p", start];
+                    ingot(&[&run[..], &args].concat()).stdout
+                })
+                .concat();
+            fs::write(bench.path(file), written).unwrap();
+        };
+        text("1", "calib.txt");
+        text("2", "eval.txt");
+        bench
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn kept(&self, kind: &str) -> Vec<PathBuf> {
+        let Ok(files) = fs::read_dir(self.dir.path().join("model/.ingot")) else { return vec![] };
+        let files = files.map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|e| e == kind)).collect()
+    }
+
+    fn eval(&self, line: &str) -> Value {
+        let (model, text) = (self.path("model"), self.path("eval.txt"));
+        let line = line.replace("CALIB", &self.path("calib.txt"));
+        let base = ["eval", &model, "--text", &text, "--json", "--threads", "1", "--ctx", "128"];
+        let more: Vec<&str> = line.split_whitespace().collect();
+        json(&[&base[..], &["--against", "f32"], &more].concat())
+    }
+}
+
+fn kl(found: &Value) -> f64 {
+    found["against"]["kl_mean"].as_f64().unwrap()
+}
+
+#[test]
+fn statistics_make_rounding_better_and_are_kept() {
+    for model in ["shakespeare", "shakespeare-shared"] {
+        let bench = Bench::new(model);
+        let nearest = kl(&bench.eval("--quant w4a8 --round nearest"));
+        let searched = kl(&bench.eval("--quant w4a8 --round mse"));
+        let line = "--quant w4a8 --calib CALIB --calib-tokens 4096";
+        let calibrated = bench.eval(line);
+        assert!(kl(&calibrated) < searched * 0.9, "{} against {searched}", kl(&calibrated));
+        assert!(searched < nearest, "{searched} against {nearest}");
+        let [kept] = &bench.kept("rounded")[..] else { panic!("one file is kept") };
+        assert_eq!(kl(&bench.eval(line)), kl(&calibrated));
+        // A damaged file is found out, and made again.
+        let mut bytes = fs::read(kept).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(kept, bytes).unwrap();
+        assert_eq!(kl(&bench.eval(line)), kl(&calibrated));
+    }
+}
+
+#[test]
+fn a_model_calibrates_itself_by_seed() {
+    let bench = Bench::new("shakespeare");
+    let line = "--quant w4a8 --calib self --calib-tokens 2048";
+    let first = bench.eval(line);
+    assert!(kl(&first) < kl(&bench.eval("--quant w4a8 --round nearest")));
+    let tokens = fs::read(&bench.kept("tokens")[0]).unwrap();
+    fs::remove_dir_all(bench.dir.path().join("model/.ingot")).unwrap();
+    assert_eq!(kl(&bench.eval(line)), kl(&first));
+    assert_eq!(fs::read(&bench.kept("tokens")[0]).unwrap(), tokens);
+    bench.eval(&format!("{line} --seed 9"));
+    assert_eq!(bench.kept("tokens").len(), 2, "another seed, another text");
+}
+
+#[test]
+fn budgets_are_kept_and_more_room_loses_less() {
+    let bench = Bench::new("shakespeare");
+    let mut before = f64::INFINITY;
+    for bits in [4.3, 4.6, 5.2, 6.4, 8.3] {
+        let line = format!("--budget bpw={bits} --calib CALIB --calib-tokens 4096");
+        let found = bench.eval(&line);
+        let stored = found["bits_per_weight"].as_f64().unwrap();
+        // Weights begin at cache lines, panels are whole: not all of that is in the budget.
+        assert!(stored < bits * 1.01 && stored > bits - 0.4, "{stored} of {bits}");
+        assert!(kl(&found) < before, "{bits} bits: {} after {before}", kl(&found));
+        before = kl(&found);
+    }
+    assert_eq!(bench.kept("losses").len(), 1, "losses are measured once");
+}
+
+#[test]
+fn a_recipe_that_was_written_is_read_back() {
+    let bench = Bench::new("shakespeare");
+    let (model, out) = (bench.path("model"), bench.path("out"));
+    let calib = bench.path("calib.txt");
+    let build = |args: &[&str]| {
+        let base = ["build", &model, "-o", &out, "--name", "m", "--emit", "recipe,weights"];
+        let ended = ingot(&[&base[..], args].concat());
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let file = |name: &str| fs::read(Path::new(&out).join(name)).unwrap();
+        (file("m.recipe.toml"), file("m.weights"))
+    };
+    let calibrated = ["--calib", &calib, "--calib-tokens", "2048"];
+    let budgeted = build(&[&["--budget", "bpw=5"][..], &calibrated].concat());
+    let kept = bench.path("kept.toml");
+    fs::write(&kept, &budgeted.0).unwrap();
+    let again = build(&[&["--recipe", &kept][..], &calibrated].concat());
+    assert!(budgeted == again, "the same recipe gives the same bytes");
+    let pinned = bench.path("pinned.toml");
+    fs::write(&pinned, "[weights]\n\"*\" = \"i4g32\"\n\"l0.*\" = \"i8row\"\nembed = \"f16\"\n")
+        .unwrap();
+    let text = String::from_utf8(build(&["--recipe", &pinned]).0).unwrap();
+    assert!(text.contains("\"embed\" = \"f16\"\n\"l0.wq\" = \"i8row\""), "{text}");
+    assert!(text.contains("\"l1.wq\" = \"i4g32\""), "{text}");
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let bench = Bench::new("shakespeare");
+    let (model, calib, recipe) =
+        (bench.path("model"), bench.path("calib.txt"), bench.path("r.toml"));
+    fs::write(&recipe, "[weights]\n\"l7.*\" = \"f16\"\n").unwrap();
+    let refused = |args: &[&str], code: i32, words: &str| {
+        let ended = ingot(&[&["eval", &model, "--text", &calib][..], args].concat());
+        assert!(ended.code == code && ended.stderr.contains(words), "{args:?}: {}", ended.stderr);
+    };
+    refused(&["--budget", "bpw=2", "--calib", &calib], 4, "error[IG0506]: a budget of ");
+    refused(&["--recipe", &recipe], 1, "the recipe's `l7.*` is the name of no matrix");
+    refused(&["--quant", "w4a8", "--round", "gptq"], 1, "give --calib FILE");
+    refused(&["--quant", "w4a8", "--round", "gptq,often"], 2, "gptq has no `often`");
+    refused(&["--budget", "bpw=5"], 2, "--calib");
+}
