@@ -23,6 +23,7 @@ pub mod recipe;
 pub mod reference;
 pub mod run;
 pub mod session;
+mod spread;
 pub mod text;
 pub mod tokenize;
 pub mod tokenizer;

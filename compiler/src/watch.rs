@@ -1,14 +1,13 @@
 //! Rows of chosen values while a model runs in this process.
 
 use crate::session::{Session, StartError, Status};
+use crate::spread::spread;
 use ir::{Blobs, Module, WeightId};
 use passes::stats::Site;
 use runtime::Options;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 use targets::Target;
 use targets::compile::Observer;
 
@@ -52,27 +51,10 @@ impl Watchers {
         conversations: &[Vec<i32>],
         then: impl Fn(usize, Seen) -> R + Sync,
     ) -> Result<Vec<R>, Status> {
-        let next = AtomicUsize::new(0);
-        let work = |watched: &mut Watched| {
-            let mut results = vec![];
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(tokens) = conversations.get(at) else { return Ok(results) };
-                watched.reset()?;
-                results.push((at, then(at, watched.run(tokens)?)));
-            }
-        };
-        let parts: Vec<Result<Vec<(usize, R)>, Status>> = thread::scope(|scope| {
-            let threads: Vec<_> =
-                self.all.iter_mut().map(|watched| scope.spawn(|| work(watched))).collect();
-            threads.into_iter().map(|t| t.join().expect("a watched model panicked")).collect()
-        });
-        let mut results = vec![];
-        for part in parts {
-            results.extend(part?);
-        }
-        results.sort_by_key(|(at, _)| *at);
-        Ok(results.into_iter().map(|(_, result)| result).collect())
+        spread(&mut self.all, conversations.len(), |watched, at| {
+            watched.reset()?;
+            Ok(then(at, watched.run(&conversations[at])?))
+        })
     }
 
     /// Packs other numbers into the same places.

@@ -194,24 +194,6 @@ fn f16_value(x: f32) -> f32 {
     f32::from_bits((bits + 0xfff + (bits >> 13 & 1)) & !0x1fff)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scales_are_values_of_f16() {
-        let near = |x: f32| {
-            (-40..=40).map(move |i| f32::from_bits(x.to_bits().wrapping_add_signed(i * 77)))
-        };
-        let all = [6.1e-5, 6.3e-5, 1e-7, 0.01, 0.5, 1.0, 3.14159, 2047.5, 65503.0, 65520.0, 0.0];
-        for x in all.into_iter().flat_map(near).filter(|x| x.is_finite()) {
-            for x in [x, -x] {
-                assert_eq!(f16_value(x), f16::from_f32(x).to_f32(), "{x}");
-            }
-        }
-    }
-}
-
 /// One group of a row as `quant_rows` makes it: integers, scale, sum of the integers.
 ///
 /// Plain f32 arithmetic in a fixed order, so that emitted code gives the same bits.
@@ -222,4 +204,22 @@ pub fn quant_group(x: &[f32]) -> (Vec<i8>, f32, i32) {
     let q: Vec<i8> = x.iter().map(|x| (x * inverse).round_ties_even() as i8).collect();
     let sum = q.iter().map(|&q| i32::from(q)).sum();
     (q, scale, sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_are_values_of_f16() {
+        let near = |x: f32| {
+            (-40..=40).map(move |i| f32::from_bits(x.to_bits().wrapping_add_signed(i * 77)))
+        };
+        let all = [6.1e-5, 6.3e-5, 1e-7, 0.01, 0.5, 1.0, 3.25, 2047.5, 65503.0, 65520.0, 0.0];
+        for x in all.into_iter().flat_map(near).filter(|x| x.is_finite()) {
+            for x in [x, -x] {
+                assert_eq!(f16_value(x), f16::from_f32(x).to_f32(), "{x}");
+            }
+        }
+    }
 }

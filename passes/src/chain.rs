@@ -20,8 +20,8 @@ pub const ROWS: &str = "chain.rows";
 pub fn cut(float: &Module, rows: u64, context: u64) -> Result<Vec<Module>, String> {
     let chain = Chain::new(float)?;
     let mut segments = vec![];
-    for (n, insts) in chain.pieces()?.into_iter().enumerate() {
-        segments.push(chain.segment(n == 0, &insts, rows, context)?);
+    for (n, insts) in chain.pieces().into_iter().enumerate() {
+        segments.push(chain.segment(n == 0, insts, rows, context)?);
     }
     Ok(segments)
 }
@@ -66,33 +66,28 @@ impl<'m> Chain<'m> {
         Ok(Chain { float, whole })
     }
 
-    /// Instructions of each segment: those before the first call, calls with what follows them.
-    fn pieces(&self) -> Result<Vec<Vec<Inst>>, String> {
-        let is_call = |inst: &&Inst| matches!(inst.op, Op::Call(_));
-        let calls: Vec<&Inst> = self.whole.insts.iter().filter(is_call).collect();
-        let weights = |inst: &Inst| -> HashSet<WeightId> {
-            let ids = inst.args.iter().filter_map(|arg| match arg {
+    /// Instructions of each segment: those before the first call, then calls with what follows them.
+    /// A call begins a segment unless weights of a call before it are bound again from it on.
+    fn pieces(&self) -> Vec<&[Inst]> {
+        let insts = &self.whole.insts;
+        let calls: Vec<usize> =
+            (0..insts.len()).filter(|&i| matches!(insts[i].op, Op::Call(_))).collect();
+        let bound = |at: &usize| {
+            insts[*at].args.iter().filter_map(|arg| match arg {
                 Arg::Weight(id) => Some(*id),
                 _ => None,
-            });
-            ids.collect()
+            })
         };
-        let mut pieces: Vec<Vec<Inst>> = vec![vec![]];
-        let mut call = 0;
-        for inst in &self.whole.insts {
-            let fresh = is_call(&inst) && {
-                let before: HashSet<WeightId> =
-                    calls[..call].iter().flat_map(|c| weights(c)).collect();
-                let after = calls[call..].iter().flat_map(|c| weights(c));
-                call += 1;
-                after.into_iter().all(|id| !before.contains(&id))
-            };
-            if fresh {
-                pieces.push(vec![]);
+        let (mut pieces, mut start) = (vec![], 0);
+        for (n, &at) in calls.iter().enumerate() {
+            let before: HashSet<WeightId> = calls[..n].iter().flat_map(bound).collect();
+            if calls[n..].iter().flat_map(bound).all(|id| !before.contains(&id)) {
+                pieces.push(&insts[start..at]);
+                start = at;
             }
-            pieces.last_mut().expect("there is one").push(inst.clone());
         }
-        Ok(pieces)
+        pieces.push(&insts[start..]);
+        pieces
     }
 
     fn segment(

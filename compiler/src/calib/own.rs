@@ -3,11 +3,10 @@
 
 use crate::progress;
 use crate::session::{Sampling, Session, StartError, Status};
+use crate::spread::spread;
 use ir::random::mix;
 use ir::{Blobs, Module};
 use runtime::Options;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use targets::Target;
 
 /// Tokens at the start of a window that are the likeliest, after the first one: 2 to 4 of them.
@@ -28,29 +27,13 @@ pub fn write(
     let options = Options::default();
     let one = |_| Session::new(&module, blobs, target, &options, 1, &|_| {});
     let mut sessions = (0..threads).map(one).collect::<Result<Vec<_>, _>>()?;
-    let (bar, next) = (progress::steps("writing text", count as u64), AtomicUsize::new(0));
-    let work = |session: &mut Session| {
-        let mut windows = vec![];
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            if at >= count {
-                return Ok(windows);
-            }
-            windows.push((at, window(session, &module, length, mix(seed) ^ at as u64)?));
-            bar.inc(1);
-        }
-    };
-    let parts: Vec<Result<Vec<(usize, Vec<i32>)>, Status>> = thread::scope(|scope| {
-        let threads: Vec<_> = sessions.iter_mut().map(|s| scope.spawn(|| work(s))).collect();
-        threads.into_iter().map(|t| t.join().expect("a session panicked")).collect()
-    });
+    let bar = progress::steps("writing text", count as u64);
+    let windows = spread(&mut sessions, count, |session, at| {
+        bar.inc(1);
+        window(session, &module, length, mix(seed) ^ at as u64)
+    })?;
     bar.finish_and_clear();
-    let mut windows = vec![];
-    for part in parts {
-        windows.extend(part?);
-    }
-    windows.sort_by_key(|(at, _)| *at);
-    Ok(windows.into_iter().map(|(_, window)| window).collect())
+    Ok(windows)
 }
 
 /// Text that could not be written.

@@ -23,21 +23,21 @@ impl Work<'_> {
             let change = |i: usize, q: i16| weights[i] - grids[i / group].value(f32::from(q));
             // Slope of the loss: H · (w − q).
             let mut slope = vec![0f32; n];
-            for i in 0..n {
-                add(&mut slope, change(i, q[i]), &self.second[i * n..][..n]);
+            for (i, &q) in q.iter().enumerate() {
+                add(&mut slope, change(i, q), &self.second[i * n..][..n]);
             }
             for _ in 0..sweeps {
-                for i in 0..n {
+                for (i, q) in q.iter_mut().enumerate() {
                     let own = self.second[i * n + i];
                     if own <= 0.0 {
                         continue;
                     }
                     let grid = grids[i / group];
-                    let now = grid.value(f32::from(q[i]));
+                    let now = grid.value(f32::from(*q));
                     let best = grid.nearest(now + slope[i] / own);
-                    if best != f32::from(q[i]) {
+                    if best != f32::from(*q) {
                         add(&mut slope, now - grid.value(best), &self.second[i * n..][..n]);
-                        q[i] = best as i16;
+                        *q = best as i16;
                     }
                 }
             }
