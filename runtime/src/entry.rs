@@ -5,12 +5,13 @@ use crate::errors::*;
 use crate::state::{self, StateLayout};
 use cranelift_codegen::ir::types::*;
 use cranelift_module::DataId;
+use targets::asm::x64_cpu;
 use targets::builder::signature;
 use targets::compile::Compiled;
 use targets::pack::{ALIGN, MAGIC, WeightLayout};
 use targets::records::{frame, worker};
 use targets::sync::record;
-use targets::{Emitter, Func, Kernel, Tuning, Val};
+use targets::{Arch, Emitter, Func, Kernel, Tuning, Val};
 
 /// What the entry points are made of.
 pub struct Parts<'a> {
@@ -104,11 +105,24 @@ fn misaligned(address: Val<'_>) -> Val<'_> {
     (address & (ALIGN as i64 - 1)).is_not(0)
 }
 
+/// `lacks() -> u64`: 0 if the CPU has the features that the code was made for.
+fn emit_lacks(e: &mut Emitter) -> Func {
+    let f = e.declare("lacks", &[], &[I64]);
+    let code = x64_cpu::lacks(&e.target.features, e.target.is_linux());
+    e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
+    f
+}
+
 /// `int32_t init(const env *, void *state, size_t state_bytes)`.
 fn emit_init(e: &mut Emitter, parts: &Parts, check_env: &Func) -> Func {
+    let lacks = (e.target.facts.arch == Arch::X64).then(|| emit_lacks(e));
     let f = e.declare_export("init", &[I64; 3], &[I32]);
     e.define(&f, Tuning::Optimised, |k, args| {
         let (at, bytes) = (args[1], args[2]);
+        // Before anything that a lesser CPU could not run.
+        if let Some(lacks) = &lacks {
+            fail_if(k, k.call(lacks, &[])[0].is_not(0), E_CPU, I32);
+        }
         let status = k.call(check_env, &[args[0]])[0];
         k.return_if(status.is_not(0), &[status]);
         fail_if(k, at.is(0), E_STATE, I32);

@@ -6,7 +6,7 @@ use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetFrontendConfig};
 use cranelift_codegen::settings::{self, Configurable};
 use std::collections::BTreeSet;
 use std::str::FromStr;
-use target_lexicon::{Architecture, BinaryFormat, Triple};
+use target_lexicon::{Architecture, BinaryFormat, OperatingSystem, Triple};
 
 /// Instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +245,11 @@ impl Target {
         };
         let name = name.to_string();
         Ok(Target { name, triple, cpu: cpu.into(), features, facts, ordered, optimised })
+    }
+
+    /// Whether code runs under Linux.
+    pub fn is_linux(&self) -> bool {
+        self.triple.operating_system == OperatingSystem::Linux
     }
 
     /// The convention of exported functions, as a C compiler for this target has it.

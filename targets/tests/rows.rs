@@ -76,7 +76,7 @@ fn rms_norm_quant_is_rms_norm_then_quant_rows() {
 fn silu_mul_quant_is_silu_mul_then_quant_rows() {
     let define = |e: &mut Emitter| -> Vec<Func> {
         let mut all = vec![elementwise::define_silu_mul(e)];
-        for (i, (_, group)) in SHAPES.into_iter().enumerate() {
+        for (_, group) in SHAPES {
             all.push(quant_rows::define(e, group as u64));
             all.push(elementwise::define_silu_mul_quant(e, group as u64));
         }

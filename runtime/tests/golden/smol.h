@@ -50,7 +50,8 @@ enum smol_status {
   SMOL_E_BLOB = -12,           /* the saved conversation is damaged or cut short */
   SMOL_E_TOKENIZER = -13,      /* built without a tokenizer */
   SMOL_E_TEMPLATE = -14,       /* the chat template has no such turn, or there is none */
-  SMOL_E_TEXT = -15            /* the text may not be in Unicode's NFC, which this tokenizer takes */
+  SMOL_E_TEXT = -15,           /* the text may not be in Unicode's NFC, which this tokenizer takes */
+  SMOL_E_CPU = -16             /* the CPU or the system lacks what the code was made for */
 };
 
 /* What the caller provides. Set size, zero what is not used. */

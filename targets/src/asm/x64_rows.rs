@@ -99,11 +99,11 @@ fn write_rms_norm(shape: rms_norm::Shape, group: i32) -> Result<Code, IcedError>
     w.a.xor(r10d, r10d)?;
     w.a.mov(r11, rsi)?;
     w.a.set_label(&mut groups)?;
-    for i in 0..vectors(group) {
+    for (i, x) in ZMM[..vectors(group)].iter().enumerate() {
         let at = 64 * i as i32;
-        w.a.vmulps(ZMM[i], ZMM[scale], zmmword_ptr(rdi + r10 * 1 + at))?;
+        w.a.vmulps(*x, ZMM[scale], zmmword_ptr(rdi + r10 * 1 + at))?;
         if shape.gain {
-            w.a.vmulps(ZMM[i], ZMM[i], zmmword_ptr(rdx + r10 * 1 + at))?;
+            w.a.vmulps(*x, *x, zmmword_ptr(rdx + r10 * 1 + at))?;
         }
     }
     quantise(&mut w, &c, group)?;
@@ -140,11 +140,11 @@ fn write_silu_mul(group: i32) -> Result<Code, IcedError> {
     w.a.set_label(&mut groups)?;
     w.a.cmp(r10, rbp)?;
     w.a.jge(next)?;
-    for i in 0..vectors(group) {
+    for (i, x) in ZMM[..vectors(group)].iter().enumerate() {
         let at = 64 * i as i32;
         w.load(i, rdi + r10 * 1 + at)?;
-        silu(&mut w, &c, i)?;
-        w.a.vmulps(ZMM[i], ZMM[i], zmmword_ptr(rsi + r10 * 1 + at))?;
+        silu(&mut w, &c, *x)?;
+        w.a.vmulps(*x, *x, zmmword_ptr(rsi + r10 * 1 + at))?;
     }
     quantise(&mut w, &c, group)?;
     w.a.add(r10, group * 4)?;
@@ -162,9 +162,9 @@ fn vectors(group: i32) -> usize {
     (group / 16) as usize
 }
 
-/// Register `i` becomes its `x / (1 + exp(-x))`, as `math::silu` has it.
-fn silu(w: &mut Wide, c: &Constants, i: usize) -> Done {
-    let (x, shifted, n, r, p) = (ZMM[i], zmm8, zmm9, zmm10, zmm11);
+/// Register `x` becomes its `x / (1 + exp(-x))`, as `math::silu` has it.
+fn silu(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
+    let (shifted, n, r, p) = (zmm8, zmm9, zmm10, zmm11);
     w.a.vxorps(p, x, ZMM[c.at(SIGN)])?;
     w.a.vmaxps(p, p, c.zmm(EXP.low))?;
     w.a.vminps(r, p, c.zmm(EXP.high))?;
