@@ -52,24 +52,7 @@ pub fn exp<'k>(x: Val<'k>) -> Val<'k> {
 
 /// `x / (1 + exp(-x))`, four lanes.
 pub fn silu<'k>(x: Val<'k>) -> Val<'k> {
-    x * inverse(exp(-x) + 1.0)
-}
-
-/// Bits from which those of a float are taken for a first guess at its inverse, within an eighth.
-pub const INVERSE: u32 = 0x7ef3_11c3;
-/// Newton steps after it: each squares the error.
-pub const INVERSE_STEPS: usize = 3;
-
-/// `1 / x`, four lanes, for `x` from 1 to 2^125; within 2 ulp. A division takes several times as long,
-/// and the estimates that processors offer differ from one to the other.
-pub fn inverse<'k>(x: Val<'k>) -> Val<'k> {
-    let k = x.k;
-    let mut y = (k.i32x4(INVERSE as i32) - x.cast(I32X4)).cast(F32X4);
-    for _ in 0..INVERSE_STEPS {
-        let error = (-x).fma(y, k.f32x4(1.0));
-        y = error.fma(y, y);
-    }
-    y
+    x / (exp(-x) + 1.0)
 }
 
 /// Coefficients of `(2^x - 1) / x` for `x` within a half, highest first: relative error below 3e-6.

@@ -10,7 +10,7 @@ use crate::kernels::quant_rows::{
     NEGATIVE_SUM, SCALED_SUM, group_bytes, negative_part, parts, record_bytes,
 };
 use crate::kernels::rms_norm;
-use crate::math::{EXP, EXP2, EXP2_LOW, INVERSE, INVERSE_STEPS};
+use crate::math::{EXP, EXP2, EXP2_LOW};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -127,7 +127,7 @@ fn write_rms_norm(shape: rms_norm::Shape, group: i32) -> Result<Code, IcedError>
 
 fn write_silu_mul(group: i32) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
-    let c = Constants::new(&mut w, &[quant_constants(), vec![SIGN, INVERSE], exp_constants()].concat())?;
+    let c = Constants::new(&mut w, &[quant_constants(), vec![SIGN], exp_constants()].concat())?;
     let (mut row, mut groups, mut next, mut done) =
         (w.a.create_label(), w.a.create_label(), w.a.create_label(), w.a.create_label());
     // From the first group on: rbx bytes into rows of floats, rbp bytes of them, r12 into y.
@@ -171,15 +171,7 @@ fn silu(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
     w.a.vxorps(n, x, ZMM[c.at(SIGN)])?;
     exp(w, c, n)?;
     w.a.vaddps(n, n, c.zmm(1.0))?;
-    let (mut y, mut next) = (zmm8, zmm10);
-    w.a.vpsubd(y, ZMM[c.at(INVERSE)], n)?;
-    for _ in 0..INVERSE_STEPS {
-        w.a.vmovaps(next, c.zmm(1.0))?;
-        w.a.vfnmadd231ps(next, n, y)?;
-        w.a.vfmadd213ps(next, y, y)?;
-        (y, next) = (next, y);
-    }
-    w.a.vmulps(x, x, y)
+    w.a.vdivps(x, x, n)
 }
 
 /// What `exp2` uses.
