@@ -33,7 +33,8 @@ fn boot(dir: &Path, cpu: &str) -> BTreeMap<String, String> {
     let output = command.stdin(Stdio::null()).output().expect("qemu starts");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.ends_with("done\n"), "{cpu}: {said}");
-    let names = ["prompt", "tokens", "canaries harmed", "static bytes", "stack bytes used", "error"];
+    let names =
+        ["prompt", "tokens", "canaries harmed", "static bytes", "stack bytes used", "error"];
     let rest = |name: &str| {
         let line = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map(|rest| (name.to_string(), rest.to_string()))
@@ -84,7 +85,8 @@ fn the_image_boots_and_says_what_the_host_says() {
             assert!(count > 30, "{said:?}");
             assert_eq!(said["tokens"], host_tokens(quant, &said["prompt"], count), "{quant} {cpu}");
 
-            let (memory, stack) = (number(&said, "static bytes"), number(&said, "stack bytes used"));
+            let (memory, stack) =
+                (number(&said, "static bytes"), number(&said, "stack bytes used"));
             let ram = memory + section_bytes(&file, ".stack");
             assert_eq!(memory, section_bytes(&file, ".bss"));
             assert!(stack < section_bytes(&file, ".stack"));

@@ -3,8 +3,10 @@
 //! Everything is written beside its place first and moved there at the end, so a failed build
 //! leaves nothing behind.
 
+mod memory;
 mod report;
 
+pub use memory::Region;
 pub use report::build_and_report;
 
 use crate::Error;
@@ -21,7 +23,7 @@ use runtime::{Library, Options};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use targets::{Target, object};
+use targets::{Target, archive, object};
 use tempfile::NamedTempFile;
 
 const EXAMPLES: &str = "\
@@ -48,6 +50,9 @@ pub struct BuildFlags {
     /// Weights in the library, or in a file of their own
     #[arg(long, value_enum, default_value_t = Weights::Embed)]
     pub weights: Weights,
+    /// Memory that the library must fit, such as flash:128M,ro and ram:32M; may be repeated
+    #[arg(long, value_name = "NAME:SIZE[,ro]")]
+    pub mem: Vec<Region>,
     /// Say how large everything is, also where standard error is no terminal
     #[arg(short, long)]
     pub verbose: bool,
@@ -59,11 +64,11 @@ pub struct BuildFlags {
 /// Kinds of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Emit {
-    /// libNAME.a
+    /// libNAME.a, or NAME.lib
     Lib,
     /// NAME.h
     Header,
-    /// NAME.o
+    /// NAME.o, or NAME.obj
     Obj,
     /// NAME.weights
     Weights,
@@ -75,6 +80,8 @@ pub enum Emit {
     Clif,
     /// NAME.s, machine code as text
     Asm,
+    /// NAME.memory-map, where everything goes and how large it is
+    MemoryMap,
 }
 
 /// Where weights go.
@@ -119,6 +126,7 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
     let mut sink = object::module(&target, &name);
     let emitted = runtime::emit(&mut sink, &target, &model.module, text, &options);
     let library = emitted.map_err(|e| Error::new("IG0503", e.to_string()))?;
+    memory::check(&library, &flags.mem)?;
     fs::create_dir_all(&flags.output).map_err(|e| cannot_write(&flags.output, &e))?;
     let mut files = Files { dir: &flags.output, done: vec![] };
 
@@ -132,10 +140,11 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
         .then(|| write_object(&files, product, &library, weights_file.as_ref()))
         .transpose()?;
     if let (Some(file), true) = (&object_file, has(Emit::Lib)) {
-        files.add(&format!("lib{name}.a"), |to| write_library(to, file, &name, &library))?;
+        let to = target.library_file(&name);
+        files.add(&to, |to| write_library(to, file, &name, &library, &target))?;
     }
     if let (Some(file), true) = (object_file, has(Emit::Obj)) {
-        files.keep(&format!("{name}.o"), file);
+        files.keep(&format!("{name}.{}", target.object_extension()), file);
     }
     if has(Emit::Header) {
         let text = header(&facts(&name, &model, &known, &library, &target, &options));
@@ -317,12 +326,14 @@ fn write_library(
     object_file: &NamedTempFile,
     name: &str,
     library: &Library,
+    target: &Target,
 ) -> io::Result<()> {
-    let symbols: Vec<String> =
-        library.exports.iter().map(|(export, _)| format!("{name}_{export}")).collect();
+    let prefix = target.symbol_prefix();
+    let symbol = |export: &str| format!("{prefix}{name}_{export}");
+    let symbols: Vec<String> = library.exports.iter().map(|(export, _)| symbol(export)).collect();
     // The name of an archive's member has 15 bytes at most; ours are ASCII.
-    let member = format!("{}.o", &name[..name.len().min(13)]);
-    object::write_archive(to, &member, &symbols, |to| {
+    let member = format!("{}.{}", &name[..name.len().min(11)], target.object_extension());
+    archive::write(to, target.archive(), &member, &symbols, |to| {
         io::copy(&mut object_file.reopen()?, to).map(|_| ())
     })
 }
@@ -395,6 +406,10 @@ fn write_texts(
             Emit::Asm => files.add(&format!("{name}.s"), |to| {
                 library.listings.iter().try_for_each(|l| writeln!(to, "{}:\n{}", l.name, l.asm))
             })?,
+            Emit::MemoryMap => {
+                let text = memory::map(&model.module, library, &flags.mem);
+                files.add(&format!("{name}.memory-map"), |to| to.write_all(text.as_bytes()))?;
+            }
             Emit::Lib | Emit::Header | Emit::Obj | Emit::Weights => {}
         }
     }

@@ -6,7 +6,6 @@ use crate::state::{self, StateLayout};
 use cranelift_codegen::ir::types::*;
 use cranelift_module::DataId;
 use targets::asm::x64_cpu;
-use targets::builder::signature;
 use targets::compile::Compiled;
 use targets::pack::{ALIGN, MAGIC, WeightLayout};
 use targets::records::{frame, worker};
@@ -34,7 +33,7 @@ pub struct Parts<'a> {
 /// Emits `checkpoint(record) -> i32`: asks the caller's `poll` between layers; 1 once it has
 /// cancelled. Every worker gets the same answer.
 pub fn emit_checkpoint(e: &mut Emitter, checkpoint: &Func, barrier: &Func, chunk: u64, calls: u64) {
-    let call_conv = e.target.c_call_conv();
+    let poll_signature = e.target.c_signature(&[I64, I32, I32], &[I32]);
     e.define(checkpoint, Tuning::Optimised, |k, args| {
         let record = args[0];
         let at = record.load(I64, worker::FRAME);
@@ -47,7 +46,6 @@ pub fn emit_checkpoint(e: &mut Emitter, checkpoint: &Func, barrier: &Func, chunk
             let count = at.load(I64, frame::COUNT);
             let total = (count + (chunk as i64 - 1)) / chunk as i64 * calls as i64;
             let user = environment.load(I64, env::USER);
-            let poll_signature = signature(&[I64, I32, I32], &[I32], call_conv);
             let answer = k.call_pointer(poll_signature, poll, &[user, done, total.truncate(I32)]);
             k.if_(answer[0].is_not(0), || at.store(frame::CANCEL, k.i32(1)));
         });
@@ -187,7 +185,7 @@ fn emit_logits(e: &mut Emitter, parts: &Parts) -> Func {
 /// over all tokens. Nothing of the state changes unless the run ends well.
 fn emit_run(e: &mut Emitter, parts: &Parts, check_env: &Func, task: &Func) -> Func {
     let f = e.declare("run", &[I64; 5], &[I32]);
-    let call_conv = e.target.c_call_conv();
+    let parallel_signature = e.target.c_signature(&[I64, I32, I64, I64], &[]);
     e.define(&f, Tuning::Optimised, |k, args| {
         let [environment, at, tokens, count, logprobs] = args else {
             unreachable!("five parameters are declared")
@@ -229,7 +227,6 @@ fn emit_run(e: &mut Emitter, parts: &Parts, check_env: &Func, task: &Func) -> Fu
             || {
                 let user = environment.load(I64, env::USER);
                 let parallel = environment.load(I64, env::PARALLEL);
-                let parallel_signature = signature(&[I64, I32, I64, I64], &[], call_conv);
                 let arguments = [user, workers, k.address(task), scratch];
                 k.call_pointer(parallel_signature, parallel, &arguments);
             },

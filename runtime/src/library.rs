@@ -66,6 +66,8 @@ pub struct Library {
     pub calls: u32,
     /// Bytes of the tables of tokenizer and chat template.
     pub table_bytes: u64,
+    /// Bytes of all constants, those tables included.
+    pub constant_bytes: u64,
     /// The table of measured steps in scratch, if there is one.
     pub profile: Option<Profile>,
 }
@@ -145,6 +147,7 @@ pub fn emit(
         calls: model.calls,
         listings: e.listings().cloned().collect(),
         table_bytes,
+        constant_bytes: e.constant_bytes(),
         scratch_bytes,
         weights,
         state,
