@@ -104,6 +104,10 @@ pub enum Kv {
     F32,
     /// Half precision
     F16,
+    /// 8 bits, one scale for each head of each token; queries and weights of attention in 8 bits too
+    I8,
+    /// 4 bits, the same otherwise
+    I4,
 }
 
 /// What `-C` may hold, read.
@@ -148,6 +152,8 @@ impl Kv {
         match self {
             Kv::F32 => DType::F32,
             Kv::F16 => DType::F16,
+            Kv::I8 => DType::Int(IntFormat { bits: 8, group: 0, zero: false }),
+            Kv::I4 => DType::Int(IntFormat { bits: 4, group: 0, zero: false }),
         }
     }
 }

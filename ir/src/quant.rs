@@ -206,6 +206,22 @@ pub fn quant_group(x: &[f32]) -> (Vec<i8>, f32, i32) {
     (q, scale, sum)
 }
 
+/// One head of a key or value as a cache of integers keeps it: integers of `bits`, and a scale that
+/// is a value of f16 and puts the element of largest magnitude at the low end of the range.
+///
+/// Plain f32 arithmetic in a fixed order, so that emitted code gives the same bits.
+pub fn cache_row(x: &[f32], bits: u8) -> (Vec<i8>, f32) {
+    let largest = |sign: f32| x.iter().fold(f32::NEG_INFINITY, |m, x| m.max(x * sign));
+    let (high, low) = (largest(1.0), largest(-1.0));
+    let extreme = if high < low { -low } else { high };
+    let half = f32::from(1u16 << (bits - 1));
+    let limit = f16::MAX.to_f32();
+    let scale = f16::from_f32((extreme * (-1.0 / half)).clamp(-limit, limit)).to_f32();
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    let round = |x: &f32| (x * inverse).max(-half).min(half - 1.0).round_ties_even() as i8;
+    (x.iter().map(round).collect(), scale)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

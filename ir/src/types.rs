@@ -96,6 +96,15 @@ impl DType {
         matches!(self, DType::F32 | DType::F16 | DType::BF16)
     }
 
+    /// Whether a slot of the KV cache may be stored so: f32, f16, or integers with one scale for
+    /// each head of each position.
+    pub fn holds_cache(self) -> bool {
+        match self {
+            DType::Int(format) => format.group == 0,
+            plain => matches!(plain, DType::F32 | DType::F16),
+        }
+    }
+
     /// Whether a matrix may be stored so.
     pub fn holds_weights(self) -> bool {
         self != DType::I32
@@ -183,6 +192,14 @@ impl Type {
             Dim::Tokens => None,
         });
         Some((*dtype, consts.collect::<Option<Vec<u64>>>()?))
+    }
+}
+
+/// Bytes of `heads` heads of `head` elements in a cache, scales included.
+pub fn cache_bytes(dtype: DType, heads: u64, head: u64) -> u64 {
+    match dtype {
+        DType::Int(format) => heads * (head * u64::from(format.bits) / 8 + 2),
+        plain => heads * head * plain.bytes(),
     }
 }
 

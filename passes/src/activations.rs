@@ -37,17 +37,17 @@ fn quantise(module: &Module, graph: &mut Graph, group: u32) -> Result<(), PassEr
         if let Some((x, own)) = meets_integers(module, graph, &inst) {
             let group =
                 if own == 0 { beside(module, graph, &all, x).unwrap_or(group) } else { own };
-            let quantised = match made.get(&(x, group)) {
-                Some(quantised) => *quantised,
+            let rows = match made.get(&(x, group)) {
+                Some(known) => *known,
                 None => {
-                    let result = value(graph, x, group)?;
+                    let result = quantised(graph, x, group, "activations")?;
                     let op = Op::QuantRows { group };
                     insts.push(Inst { result, op, args: vec![x.into()] });
                     made.insert((x, group), result);
                     result
                 }
             };
-            inst.args[0] = quantised.into();
+            inst.args[0] = rows.into();
         }
         insts.push(inst);
     }
@@ -72,7 +72,12 @@ fn beside(module: &Module, graph: &Graph, insts: &[Inst], x: ValueId) -> Option<
 }
 
 /// The value that `quant_rows` of `x` defines.
-fn value(graph: &mut Graph, x: ValueId, group: u32) -> Result<ValueId, PassError> {
+pub(crate) fn quantised(
+    graph: &mut Graph,
+    x: ValueId,
+    group: u32,
+    pass: &'static str,
+) -> Result<ValueId, PassError> {
     let name = graph.value(x).name.clone();
     let width = graph.value(x).ty.row_width().unwrap_or(0);
     let format = IntFormat { bits: 8, group, zero: false };
@@ -82,7 +87,7 @@ fn value(graph: &mut Graph, x: ValueId, group: u32) -> Result<ValueId, PassError
              that divides every width of the model",
             graph.name
         );
-        return Err(PassError { pass: "activations", why });
+        return Err(PassError { pass, why });
     }
     let dims = vec![Dim::Tokens, Dim::Const(width)];
     let ty = Type::Tensor { dtype: DType::Int(format), dims };

@@ -37,7 +37,7 @@ fn main() {
                 continue;
             }
             for rows in [1, 64] {
-                let (gops, gbs) = measure(&target, Shape { format, group }, columns, rows);
+                let (gops, gbs) = measure(&target, Shape::new(format, group), columns, rows);
                 let cpu = format!("{cpu} {features}");
                 println!("{cpu:22.22} {name:8} {columns:5} {rows:5} {gops:9.1} {gbs:9.1}");
             }

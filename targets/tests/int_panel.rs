@@ -59,7 +59,7 @@ fn integer_panels_equal_their_reference() {
 }
 
 fn shape(name: &str, group: u64) -> Shape {
-    Shape { format: IntFormat::from_name(name).expect("a format"), group }
+    Shape::new(IntFormat::from_name(name).expect("a format"), group)
 }
 
 fn matrix(shape: Shape) -> Quantised {

@@ -228,7 +228,7 @@ fn tile(a: &mut CodeAssembler, s: &Kernel, half: i32) -> Result<(), IcedError> {
     a.xchg(r12, r13)?;
     scale_groups(a, s, half, 1, 0)?;
     a.set_label(&mut done)?;
-    if !s.shape.scales_per_group() {
+    if s.shape.scales_per_row() {
         a.vcvtph2ps(zmm0, ymmword_ptr(rdi + 32 * half))?;
         for t in 0..16 {
             a.vmulps(sum(t), sum(t), zmm0)?;

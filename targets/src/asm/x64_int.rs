@@ -166,7 +166,7 @@ fn slice(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
     one_group(w, s, first)?;
     w.a.dec(r13)?;
     w.a.jnz(group)?;
-    if !s.shape.scales_per_group() {
+    if s.shape.scales_per_row() {
         for j in 0..s.vectors() {
             let at = halves(w, 0, first, j);
             w.load_halves(s.raw(j), at)?;

@@ -12,16 +12,16 @@ use crate::math::EXP;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-type Done = Result<(), IcedError>;
+pub(super) type Done = Result<(), IcedError>;
 
 /// The largest group whose values the registers hold.
 pub const GROUP_MAX: u64 = 128;
 
 /// Constants, in registers from the last one down.
-struct Constants(Vec<u32>);
+pub(super) struct Constants(Vec<u32>);
 
 impl Constants {
-    fn new(w: &mut Wide, values: &[u32]) -> Result<Constants, IcedError> {
+    pub fn new(w: &mut Wide, values: &[u32]) -> Result<Constants, IcedError> {
         let constants = Constants(values.to_vec());
         for &bits in values {
             let to = constants.at(bits);
@@ -36,7 +36,7 @@ impl Constants {
         31 - i.expect("every constant in use is listed")
     }
 
-    fn zmm(&self, x: f32) -> AsmRegisterZmm {
+    pub fn zmm(&self, x: f32) -> AsmRegisterZmm {
         ZMM[self.at(x.to_bits())]
     }
 }
@@ -45,8 +45,14 @@ const MAGNITUDE: u32 = i32::MAX as u32;
 const SIGN: u32 = 1 << 31;
 
 /// What `quantise` uses.
-fn quant_constants() -> Vec<u32> {
+pub(super) fn quant_constants() -> Vec<u32> {
     vec![MAGNITUDE, 127f32.to_bits(), (1f32 / 127.0).to_bits()]
+}
+
+/// What `exp` uses.
+pub(super) fn exp_constants() -> Vec<u32> {
+    let all = [EXP.low, EXP.high, EXP.log2_e, EXP.round, EXP.ln2_high, EXP.ln2_low, 1.0];
+    all.iter().chain(&EXP.polynomial).map(|x| x.to_bits()).collect()
 }
 
 /// `rms_norm` and `quant_rows` in groups of `group`: parameters x, y, gain (or 0), rows, x_stride,
@@ -119,12 +125,7 @@ fn write_rms_norm(shape: rms_norm::Shape, group: i32) -> Result<Code, IcedError>
 
 fn write_silu_mul(group: i32) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
-    let exp = [EXP.low, EXP.high, EXP.log2_e, EXP.round, EXP.ln2_high, EXP.ln2_low, 1.0];
-    let exp = exp.iter().chain(&EXP.polynomial).map(|x| x.to_bits());
-    let c = Constants::new(
-        &mut w,
-        &quant_constants().into_iter().chain([SIGN]).chain(exp).collect::<Vec<u32>>(),
-    )?;
+    let c = Constants::new(&mut w, &[quant_constants(), vec![SIGN], exp_constants()].concat())?;
     let (mut row, mut groups, mut next, mut done) =
         (w.a.create_label(), w.a.create_label(), w.a.create_label(), w.a.create_label());
     // From the first group on: rbx bytes into rows of floats, rbp bytes of them, r12 into y.
@@ -164,9 +165,17 @@ fn vectors(group: i32) -> usize {
 
 /// Register `x` becomes its `x / (1 + exp(-x))`, as `math::silu` has it.
 fn silu(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
-    let (shifted, n, r, p) = (zmm8, zmm9, zmm10, zmm11);
-    w.a.vxorps(p, x, ZMM[c.at(SIGN)])?;
-    w.a.vmaxps(p, p, c.zmm(EXP.low))?;
+    let n = zmm9;
+    w.a.vxorps(n, x, ZMM[c.at(SIGN)])?;
+    exp(w, c, n)?;
+    w.a.vaddps(n, n, c.zmm(1.0))?;
+    w.a.vdivps(x, x, n)
+}
+
+/// Register `x` becomes its `exp`, as `math::exp` has it; `zmm8`, `zmm10` to `zmm12` are lost.
+pub(super) fn exp(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
+    let (shifted, n, r, p) = (zmm8, zmm12, zmm10, zmm11);
+    w.a.vmaxps(p, x, c.zmm(EXP.low))?;
     w.a.vminps(r, p, c.zmm(EXP.high))?;
     w.a.vmovaps(shifted, c.zmm(EXP.round))?;
     w.a.vfmadd231ps(shifted, r, c.zmm(EXP.log2_e))?;
@@ -181,13 +190,11 @@ fn silu(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
     w.a.vfmadd213ps(n, p, r)?;
     w.a.vaddps(n, n, c.zmm(1.0))?;
     w.a.vpslld(shifted, shifted, 23)?;
-    w.a.vpaddd(n, n, shifted)?;
-    w.a.vaddps(n, n, c.zmm(1.0))?;
-    w.a.vdivps(x, x, n)
+    w.a.vpaddd(x, n, shifted)
 }
 
 /// The group in the first registers to integers and their record at `r11`, which moves on.
-fn quantise(w: &mut Wide, c: &Constants, group: i32) -> Done {
+pub(super) fn quantise(w: &mut Wide, c: &Constants, group: i32) -> Done {
     let (largest, other, inverse, sum) = (zmm8, zmm9, zmm10, zmm11);
     w.a.vandps(largest, zmm0, ZMM[c.at(MAGNITUDE)])?;
     for x in &ZMM[1..vectors(group)] {
@@ -219,7 +226,7 @@ fn quantise(w: &mut Wide, c: &Constants, group: i32) -> Done {
 }
 
 /// `op` over all lanes, the result in every one; `other` is lost.
-fn lanes(
+pub(super) fn lanes(
     w: &mut Wide,
     x: AsmRegisterZmm,
     other: AsmRegisterZmm,

@@ -29,12 +29,31 @@ pub struct Shape {
     pub format: IntFormat,
     /// Group of the activations; of the weights too, unless they have one group a row.
     pub group: u64,
+    /// Where the scales are.
+    pub scales: Scales,
+}
+
+/// Where the scales of a panel's rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scales {
+    /// After the integers of each group.
+    Group,
+    /// At the end of the panel.
+    Row,
+    /// Nowhere: integers count as they are.
+    None,
 }
 
 /// Bytes of 32 halves.
 pub const SCALES_BYTES: u64 = 2 * PANEL_ROWS;
 
 impl Shape {
+    /// The shape of a matrix of this format for activations in groups of `group`.
+    pub fn new(format: IntFormat, group: u64) -> Shape {
+        let scales = if format.group == 0 { Scales::Row } else { Scales::Group };
+        Shape { format, group, scales }
+    }
+
     /// Bytes of a group's integers.
     pub fn quads_bytes(self) -> u64 {
         self.group * PANEL_ROWS * u64::from(self.format.bits) / 8
@@ -42,7 +61,12 @@ impl Shape {
 
     /// Whether each group has scales of its own.
     pub fn scales_per_group(self) -> bool {
-        self.format.group != 0
+        self.scales == Scales::Group
+    }
+
+    /// Whether scales stand at the end of the panel.
+    pub fn scales_per_row(self) -> bool {
+        self.scales == Scales::Row
     }
 
     /// Bytes of a set of scales, low ends included.
@@ -57,7 +81,13 @@ impl Shape {
 
     /// Bytes of a panel with `groups` groups.
     pub fn panel_bytes(self, groups: u64) -> u64 {
-        groups * self.step_bytes() + if self.scales_per_group() { 0 } else { self.set_bytes() }
+        groups * self.step_bytes() + if self.scales_per_row() { self.set_bytes() } else { 0 }
+    }
+
+    /// What tells it apart in symbols: the format, the group of activations.
+    pub fn name(self) -> String {
+        let plain = if self.scales == Scales::None { "_unscaled" } else { "" };
+        format!("{}_x{}{plain}", self.format, self.group)
     }
 
     /// `log2` of what the stored integers exceed the signed ones by, times the sum of activations:
@@ -75,7 +105,7 @@ pub fn room_bytes(facts: &Facts, columns: u64) -> u64 {
 /// Emits the kernel over any number of rows: parameters w, x, y, groups, x_stride, y_stride,
 /// residual or 0, rows, room (see `room_bytes`).
 pub fn define(e: &mut Emitter, shape: Shape) -> Func {
-    let name = format!("int_panel_{}_x{}", shape.format, shape.group);
+    let name = format!("int_panel_{}", shape.name());
     let counts: &[u64] = match unit(&e.target.facts) {
         Some(unit) => asm::x64_int::row_counts(unit, shape),
         None => clif::row_counts(&e.target.facts, shape),
@@ -151,7 +181,7 @@ pub fn pack(matrix: &Quantised, shape: Shape, p: usize, arch: Arch) -> Vec<u8> {
             set(matrix, rows.clone().map(|r| exists(&r).then(|| at(r))), &mut bytes);
         }
     }
-    if !shape.scales_per_group() {
+    if shape.scales_per_row() {
         set(matrix, rows.map(|r| exists(&r).then_some(r)), &mut bytes);
     }
     bytes
@@ -230,5 +260,5 @@ pub fn reference(matrix: &Quantised, shape: Shape, row: usize, x: &[f32], fused:
             total = fma(matrix.lows[at], x_scale * sum as f32, total);
         }
     }
-    if shape.scales_per_group() { total } else { total * matrix.scales[row] }
+    if shape.scales_per_row() { total * matrix.scales[row] } else { total }
 }

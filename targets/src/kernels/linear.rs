@@ -36,7 +36,7 @@ impl Panels {
     /// Panels of integers.
     pub fn ints(shape: Shape, rows: Func) -> Panels {
         Panels {
-            name: format!("{}_x{}", shape.format, shape.group),
+            name: shape.name(),
             rows,
             step_bytes: shape.step_bytes(),
             end_bytes: shape.panel_bytes(0),

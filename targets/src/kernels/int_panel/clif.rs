@@ -60,7 +60,7 @@ pub(super) fn rows<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], shape: Shape, m: u64
             at.set(at.get() + shape.step_bytes() as i64);
             xs.iter().for_each(|x| x.set(x.get() + group_bytes(shape.group) as i64));
         });
-        if !shape.scales_per_group() {
+        if shape.scales_per_row() {
             scale_rows(first, at.get(), &sums);
         }
         let place = (first * 16) as i32;
