@@ -69,7 +69,8 @@ fn the_examples_continue_a_text_in_c99_and_cpp17() {
         let texts: Vec<String> = prompts.iter().map(|p| p.text.clone()).collect();
         for machine in [&X64, &A64].into_iter().filter(|m| m.available()) {
             let dir = folder();
-            build(&model, dir.path(), &format!("--name smol --target {}", machine.triple));
+            let line = format!("--name smol --emit lib,header,cpp --target {}", machine.triple);
+            build(&model, dir.path(), &line);
             let inputs = ["examples/c/continue.c", "libsmol.a"];
             let program = machine.compile(Language::C, dir.path(), "continue", &inputs);
             // Emulation is slow: one prompt is enough there.

@@ -3,6 +3,7 @@
 //! Everything is written beside its place first and moved there at the end, so a failed build
 //! leaves nothing behind.
 
+mod files;
 mod memory;
 mod report;
 
@@ -16,10 +17,11 @@ use crate::progress;
 use crate::recipe;
 use crate::text::Known;
 use clap::{Args, ValueEnum};
+use files::{Files, cannot_write};
 use memmap2::{Mmap, UncheckedAdvice};
 use passes::select::Recipe;
 use runtime::header::{HeaderFacts, check_name, header};
-use runtime::{Library, Options};
+use runtime::{Library, Options, packages};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -80,6 +82,14 @@ pub enum Emit {
     Clif,
     /// NAME.s, machine code as text
     Asm,
+    /// NAME.hpp, the interface in C++17
+    Cpp,
+    /// NAME-config.cmake, for find_package(NAME)
+    Cmake,
+    /// NAME.pc, for pkg-config
+    Pkgconfig,
+    /// NAME-sys, a Rust crate
+    Cargo,
     /// NAME.memory-map, where everything goes and how large it is
     MemoryMap,
 }
@@ -128,7 +138,7 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
     let library = emitted.map_err(|e| Error::new("IG0503", e.to_string()))?;
     memory::check(&library, &flags.mem)?;
     fs::create_dir_all(&flags.output).map_err(|e| cannot_write(&flags.output, &e))?;
-    let mut files = Files { dir: &flags.output, done: vec![] };
+    let mut files = Files::new(&flags.output);
 
     let external = flags.weights == Weights::External;
     let in_code = options.embed && (has(Emit::Lib) || has(Emit::Obj));
@@ -146,11 +156,11 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
     if let (Some(file), true) = (object_file, has(Emit::Obj)) {
         files.keep(&format!("{name}.{}", target.object_extension()), file);
     }
+    let facts = facts(&name, &model, &known, &library, &target, &options);
     if has(Emit::Header) {
-        let text = header(&facts(&name, &model, &known, &library, &target, &options));
-        let text = text.map_err(|e| usage_name(&e))?;
-        files.add(&format!("{name}.h"), |to| to.write_all(text.as_bytes()))?;
+        files.text(&format!("{name}.h"), &header(&facts).map_err(|e| usage_name(&e))?)?;
     }
+    write_packages(&mut files, flags, &facts, &target)?;
     if let (Some(file), true) = (weights_file, external || has(Emit::Weights)) {
         files.keep(&format!("{name}.weights"), file);
     }
@@ -180,63 +190,6 @@ fn default_name(model: &Path) -> String {
     let words = stem.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
     let name = words.collect::<Vec<_>>().join("_");
     if name.starts_with(|c: char| c.is_ascii_lowercase()) { name } else { format!("model_{name}") }
-}
-
-fn cannot_write(path: &Path, e: &io::Error) -> Error {
-    Error::new("IG0601", "cannot write").file(path).note(e.to_string())
-}
-
-/// Files on their way into a folder.
-struct Files<'d> {
-    dir: &'d Path,
-    done: Vec<(String, NamedTempFile)>,
-}
-
-impl Files<'_> {
-    fn temporary(&self) -> Result<NamedTempFile, Error> {
-        NamedTempFile::new_in(self.dir).map_err(|e| cannot_write(self.dir, &e))
-    }
-
-    fn add(
-        &mut self,
-        name: &str,
-        write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
-    ) -> Result<(), Error> {
-        let file = self.temporary()?;
-        let mut to = BufWriter::with_capacity(1 << 20, file.as_file());
-        let written = write(&mut to).and_then(|()| to.flush());
-        drop(to);
-        written.map_err(|e| cannot_write(&self.dir.join(name), &e))?;
-        self.keep(name, file);
-        Ok(())
-    }
-
-    fn keep(&mut self, name: &str, file: NamedTempFile) {
-        self.done.push((name.to_string(), file));
-    }
-
-    fn finish(self) -> Result<Vec<PathBuf>, Error> {
-        let mut paths = vec![];
-        for (name, file) in self.done {
-            let path = self.dir.join(name);
-            make_readable(file.as_file()).map_err(|e| cannot_write(&path, &e))?;
-            file.persist(&path).map_err(|e| cannot_write(&path, &e.error))?;
-            paths.push(path);
-        }
-        Ok(paths)
-    }
-}
-
-/// Temporary files are for their owner only; a library is for everyone.
-fn make_readable(file: &File) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    }
-    #[cfg(not(unix))]
-    let _ = file;
-    Ok(())
 }
 
 fn write_weights(files: &Files, model: &Model, library: &Library) -> Result<NamedTempFile, Error> {
@@ -382,6 +335,33 @@ pub fn stops(eos: &[u32], end_of_turn: Option<u32>) -> Vec<u32> {
     eos.iter().copied().chain(own).collect()
 }
 
+fn write_packages(
+    files: &mut Files,
+    flags: &BuildFlags,
+    facts: &HeaderFacts,
+    target: &Target,
+) -> Result<(), Error> {
+    let name = &facts.name;
+    for kind in &flags.emit {
+        match kind {
+            Emit::Cpp => {
+                let text = packages::cpp(facts).map_err(|e| usage_name(&e))?;
+                files.text(&format!("{name}.hpp"), &text)?;
+            }
+            Emit::Cmake => {
+                let text = packages::cmake(facts, &target.library_file(name));
+                files.text(&format!("{name}-config.cmake"), &text)?;
+            }
+            Emit::Pkgconfig => files.text(&format!("{name}.pc"), &packages::pkgconfig(facts))?,
+            Emit::Cargo => {
+                packages::cargo(facts).iter().try_for_each(|(path, text)| files.text(path, text))?
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn write_texts(
     files: &mut Files,
     flags: &BuildFlags,
@@ -393,11 +373,11 @@ fn write_texts(
         match kind {
             Emit::Ir => {
                 let text = model.module.to_string();
-                files.add(&format!("{name}.ingot"), |to| to.write_all(text.as_bytes()))?;
+                files.text(&format!("{name}.ingot"), &text)?;
             }
             Emit::Recipe => {
                 let text = recipe::write(&Recipe::resolved(&model.module));
-                files.add(&format!("{name}.recipe.toml"), |to| to.write_all(text.as_bytes()))?;
+                files.text(&format!("{name}.recipe.toml"), &text)?;
             }
             Emit::Clif => files.add(&format!("{name}.clif"), |to| {
                 let clif = library.listings.iter().filter(|l| !l.clif.is_empty());
@@ -408,9 +388,9 @@ fn write_texts(
             })?,
             Emit::MemoryMap => {
                 let text = memory::map(&model.module, library, &flags.mem);
-                files.add(&format!("{name}.memory-map"), |to| to.write_all(text.as_bytes()))?;
+                files.text(&format!("{name}.memory-map"), &text)?;
             }
-            Emit::Lib | Emit::Header | Emit::Obj | Emit::Weights => {}
+            _ => {}
         }
     }
     Ok(())

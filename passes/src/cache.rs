@@ -30,7 +30,9 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
     if let DType::Int(_) = dtype
         && let Some(head) = heads.clone().find(|head| !head.is_multiple_of(16))
     {
-        return refuse(format!("a KV cache of {dtype} wants heads of a multiple of 16, found {head}"));
+        return refuse(format!(
+            "a KV cache of {dtype} wants heads of a multiple of 16, found {head}"
+        ));
     }
     let queries = heads.last();
     module.caches.iter_mut().for_each(|c| retype(&mut c.ty, dtype));
