@@ -16,9 +16,9 @@ use targets::{Arch, Target};
 const EXACT: &str = "--quant f32 --kv f32";
 
 /// Functions of the header.
-const EXPORTS: [&str; 14] = [
-    "init", "prefill", "decode", "logits", "score", "sample", "position", "truncate", "save",
-    "load", "encode", "piece", "chat", "error",
+const EXPORTS: [&str; 15] = [
+    "init", "prefill", "decode", "logits", "score", "verify", "sample", "position", "truncate",
+    "save", "load", "encode", "piece", "chat", "error",
 ];
 
 fn tools_are_there() -> bool {

@@ -19,9 +19,9 @@ const A64_CPUS: &[&str] = &["generic", "cortex-a76"];
 const R64_CPUS: &[&str] = &["rv64gcv"];
 
 /// Functions of the header.
-const EXPORTS: [&str; 14] = [
-    "init", "prefill", "decode", "logits", "score", "sample", "position", "truncate", "save",
-    "load", "encode", "piece", "chat", "error",
+const EXPORTS: [&str; 15] = [
+    "init", "prefill", "decode", "logits", "score", "verify", "sample", "position", "truncate",
+    "save", "load", "encode", "piece", "chat", "error",
 ];
 
 /// Largest that the code and tables of a small model may become, bytes; the classes of all characters,

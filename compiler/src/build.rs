@@ -23,7 +23,7 @@ use passes::select::Recipe;
 use runtime::header::{HeaderFacts, check_name, header};
 use runtime::{Library, Options, packages};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use targets::{Target, archive, object};
 use tempfile::NamedTempFile;
@@ -127,6 +127,7 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
         chunk: flags.model.prefill_chunk.min(model.module.meta.context),
         max_workers,
         embed: flags.weights == Weights::Embed,
+        check_hash: true,
         keep_text: has(Emit::Clif) || has(Emit::Asm),
         profile: false,
         observer: None,
@@ -145,9 +146,10 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
     let weights_file = (in_code || external || has(Emit::Weights))
         .then(|| write_weights(&files, &model, &library))
         .transpose()?;
+    let (weights_file, hash) = weights_file.unzip();
     let product = sink.finish();
     let object_file = (has(Emit::Lib) || has(Emit::Obj))
-        .then(|| write_object(&files, product, &library, weights_file.as_ref()))
+        .then(|| write_object(&files, product, &library, weights_file.as_ref(), hash))
         .transpose()?;
     if let (Some(file), true) = (&object_file, has(Emit::Lib)) {
         let to = target.library_file(&name);
@@ -192,7 +194,12 @@ fn default_name(model: &Path) -> String {
     if name.starts_with(|c: char| c.is_ascii_lowercase()) { name } else { format!("model_{name}") }
 }
 
-fn write_weights(files: &Files, model: &Model, library: &Library) -> Result<NamedTempFile, Error> {
+/// Packed weights, and their hash, which is in them too.
+fn write_weights(
+    files: &Files,
+    model: &Model,
+    library: &Library,
+) -> Result<(NamedTempFile, u64), Error> {
     let file = files.temporary()?;
     let bar = progress::bytes("packing weights", library.weights.bytes);
     let mut to = BufWriter::with_capacity(1 << 20, file.as_file());
@@ -202,7 +209,16 @@ fn write_weights(files: &Files, model: &Model, library: &Library) -> Result<Name
     written.map_err(|e| pack_error(e, &model.path))?;
     to.flush().map_err(|e| cannot_write(file.path(), &e))?;
     drop(to);
-    Ok(file)
+    let hash = add_hash(file.as_file()).map_err(|e| cannot_write(file.path(), &e))?;
+    Ok((file, hash))
+}
+
+fn add_hash(mut file: &File) -> io::Result<u64> {
+    // SAFETY: the file is ours alone and is not written while it is mapped.
+    let hash = targets::pack::hash(&unsafe { Mmap::map(file) }?);
+    file.seek(SeekFrom::Start(targets::pack::HASH_AT))?;
+    file.write_all(&hash.to_le_bytes())?;
+    Ok(hash)
 }
 
 /// What packing reports, placed at the model.
@@ -220,6 +236,7 @@ fn write_object(
     product: object::ObjectProduct,
     library: &Library,
     weights: Option<&NamedTempFile>,
+    hash: Option<u64>,
 ) -> Result<NamedTempFile, Error> {
     let file = files.temporary()?;
     let map = match (library.embedded, weights) {
@@ -235,7 +252,7 @@ fn write_object(
         map: map.as_ref().map(|(_, map)| map),
     };
     let weights = map.as_ref().map(|(id, map)| (*id, &map[..]));
-    object::write(product, weights, &mut sink)
+    object::write(product, weights, library.hash.zip(hash), &mut sink)
         .and_then(|()| sink.flush())
         .map_err(|e| cannot_write(file.path(), &e))?;
     drop(sink);

@@ -1,4 +1,4 @@
-//! `init`, `prefill`, `decode`, `score`, `logits`: from the caller's arguments to runs of the model.
+//! `init`, `prefill`, `decode`, `score`, `logits`, `verify`: from the caller's arguments to runs of the model.
 
 use crate::abi::env;
 use crate::errors::*;
@@ -7,7 +7,7 @@ use cranelift_codegen::ir::types::*;
 use cranelift_module::DataId;
 use targets::asm::x64_cpu;
 use targets::compile::Compiled;
-use targets::pack::{ALIGN, MAGIC, WeightLayout};
+use targets::pack::{ALIGN, HASH_AT, MAGIC, WeightLayout};
 use targets::records::{frame, worker};
 use targets::sync::record;
 use targets::{Arch, Emitter, Func, Kernel, Tuning, Val};
@@ -22,6 +22,8 @@ pub struct Parts<'a> {
     pub weights: &'a WeightLayout,
     /// The embedded weights, if there are any.
     pub embedded: Option<DataId>,
+    /// The hash of the weights that the library was built with: eight bytes, if it is known.
+    pub hash: Option<DataId>,
     /// Rows of one run of the model.
     pub chunk: u64,
     /// Workers at most.
@@ -55,7 +57,7 @@ pub fn emit_checkpoint(e: &mut Emitter, checkpoint: &Func, barrier: &Func, chunk
 }
 
 /// Emits all entry points; the exported functions are returned in the order of the header.
-pub fn emit(e: &mut Emitter, parts: &Parts) -> Vec<Func> {
+pub fn emit(e: &mut Emitter, parts: &Parts, checksum: &Func) -> Vec<Func> {
     let check_env = emit_check_env(e, parts);
     let task = emit_task(e, parts);
     let run = emit_run(e, parts, &check_env, &task);
@@ -65,6 +67,7 @@ pub fn emit(e: &mut Emitter, parts: &Parts) -> Vec<Func> {
         emit_decode(e, &run),
         emit_logits(e, parts),
         emit_score(e, &run),
+        emit_verify(e, parts, &check_env, checksum),
     ]
 }
 
@@ -94,6 +97,11 @@ fn emit_check_env(e: &mut Emitter, parts: &Parts) -> Func {
         let magic = weights.load(I64, 0).is_not(i64::from_le_bytes(MAGIC));
         let identity = weights.load(I64, 8).is_not(parts.weights.identity as i64);
         fail_if(k, magic | identity, E_WEIGHTS, I32);
+        if let Some(id) = parts.hash {
+            // Other numbers in the same shapes.
+            let expected = k.data(id).load_constant(I64, 0);
+            fail_if(k, weights.load(I64, HASH_AT as i32).ne(expected), E_WEIGHTS, I32);
+        }
         k.ret(&[k.i32(OK)]);
     });
     f
@@ -177,6 +185,20 @@ fn emit_logits(e: &mut Emitter, parts: &Parts) -> Func {
         let known = at.load(I64, state::MAGIC).is(parts.state.identity as i64);
         let valid = known & at.load(I32, state::LOGITS_VALID).is(1);
         k.ret(&[valid.select(at + i64::from(parts.state.logits), k.i64(0))]);
+    });
+    f
+}
+
+/// `int32_t verify(const env *)`: reads all weights.
+fn emit_verify(e: &mut Emitter, parts: &Parts, check_env: &Func, checksum: &Func) -> Func {
+    let f = e.declare_export("verify", &[I64], &[I32]);
+    e.define(&f, Tuning::Optimised, |k, args| {
+        let status = k.call(check_env, &[args[0]])[0];
+        k.return_if(status.is_not(0), &[status]);
+        let weights = weights_at(k, parts, args[0]);
+        let found = k.call(checksum, &[weights, k.i64(parts.weights.bytes as i64)])[0];
+        fail_if(k, weights.load(I64, HASH_AT as i32).ne(found), E_DAMAGED, I32);
+        k.ret(&[k.i32(OK)]);
     });
     f
 }

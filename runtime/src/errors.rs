@@ -40,6 +40,9 @@ pub const E_TEXT: i32 = -15;
 /// The CPU lacks what the code was made for.
 pub const E_CPU: i32 = -16;
 
+/// Packed weights that are damaged.
+pub const E_DAMAGED: i32 = -17;
+
 /// One status.
 #[derive(Clone, Copy, Debug)]
 pub struct Status {
@@ -74,6 +77,7 @@ pub const STATUSES: &[Status] = &[
     status("E_TEMPLATE", E_TEMPLATE, "the chat template has no such turn, or there is none"),
     status("E_TEXT", E_TEXT, "the text may not be in Unicode's NFC, which this tokenizer takes"),
     status("E_CPU", E_CPU, "the CPU or the system lacks what the code was made for"),
+    status("E_DAMAGED", E_DAMAGED, "the weights are not as they were written"),
 ];
 
 const UNKNOWN: &str = "unknown status";

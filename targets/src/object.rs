@@ -4,7 +4,7 @@ use crate::target::Target;
 use cranelift_module::{DataId, default_libcall_names};
 pub use cranelift_object::ObjectProduct;
 use cranelift_object::{ObjectBuilder, ObjectModule};
-use object::write::SymbolSection;
+use object::write::{SectionId, StandardSection, Symbol, SymbolSection};
 use object::{BinaryFormat, SectionKind};
 use std::io::{self, Write};
 
@@ -17,11 +17,12 @@ pub fn module(target: &Target, name: &str) -> ObjectModule {
     ObjectModule::new(builder)
 }
 
-/// Writes the finished object to `sink`; `weights` become the contents of the data declared as
-/// `weights_id`, borrowed, never copied.
+/// Writes the finished object to `sink`; `weights` become the contents of data that was declared for
+/// them, borrowed, never copied, and `hash` that of eight bytes.
 pub fn write(
     mut product: ObjectProduct,
     weights: Option<(DataId, &[u8])>,
+    hash: Option<(DataId, u64)>,
     sink: &mut dyn Write,
 ) -> io::Result<()> {
     if let Some((id, bytes)) = weights {
@@ -29,6 +30,13 @@ pub fn write(
         // borrow of `bytes` ends.
         let bytes: &'static [u8] = unsafe { std::mem::transmute(bytes) };
         place_weights(&mut product, id, bytes);
+    }
+    if let Some((id, hash)) = hash {
+        let symbol = product.data_symbol(id);
+        let object = &mut product.object;
+        let section = object.section_id(StandardSection::ReadOnlyData);
+        let offset = object.append_section_data(section, &hash.to_le_bytes(), 8);
+        move_symbol(object.symbol_mut(symbol), section, offset, 8);
     }
     let object = &mut product.object;
     if object.format() == BinaryFormat::Elf {
@@ -53,8 +61,11 @@ fn place_weights(product: &mut ObjectProduct, id: DataId, bytes: &'static [u8]) 
     let (segment, section) = weights_section(object.format());
     let section = object.add_section(segment.into(), section.into(), SectionKind::ReadOnlyData);
     object.set_section_data(section, bytes, 64);
-    let symbol = object.symbol_mut(symbol);
+    move_symbol(object.symbol_mut(symbol), section, 0, bytes.len() as u64);
+}
+
+fn move_symbol(symbol: &mut Symbol, section: SectionId, offset: u64, bytes: u64) {
     symbol.section = SymbolSection::Section(section);
-    symbol.value = 0;
-    symbol.size = bytes.len() as u64;
+    symbol.value = offset;
+    symbol.size = bytes;
 }

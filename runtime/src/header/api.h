@@ -42,6 +42,12 @@ typedef char smol_sampling_has_48_bytes[sizeof(smol_sampling) == 48 ? 1 : -1];
    Errors: ENV, SCRATCH, WEIGHTS, STATE, ALIGN, SIZE. */
 int32_t smol_init(const smol_env *env, void *state, size_t state_bytes);
 
+/* Reads all weights once and compares them with the hash that they were written with, which takes as
+   long as memory takes. Every other function looks at the hash in their header alone, and so finds
+   weights of another checkpoint, but not a bit that has changed.
+   Errors: ENV, SCRATCH, WEIGHTS, DAMAGED. */
+int32_t smol_verify(const smol_env *env);
+
 /* Feeds count > 0 tokens; the logits are those after the last one.
    Errors: ENV, SCRATCH, WEIGHTS, ALIGN, STATE, ARG, CONTEXT, TOKEN, CANCELLED. */
 int32_t smol_prefill(const smol_env *env, void *state, const int32_t *tokens, size_t count);

@@ -147,6 +147,9 @@ class conversation {
   /// For workers, parallel, poll and user.
   smol_env &env() noexcept { return env_; }
 
+  /// Reads all weights and throws if any has changed.
+  void verify() const { check(smol_verify(&env_)); }
+
   void prefill(span<const std::int32_t> tokens) {
     check(smol_prefill(&env_, state_.data(), tokens.data(), tokens.size()));
   }

@@ -45,6 +45,7 @@ pub const SMOL_ASSISTANT: u32 = 3;
 
 unsafe extern "C" {
     pub fn smol_init(env: *const smol_env, state: *mut c_void, state_bytes: usize) -> i32;
+    pub fn smol_verify(env: *const smol_env) -> i32;
     pub fn smol_prefill(
         env: *const smol_env,
         state: *mut c_void,

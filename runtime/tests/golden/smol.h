@@ -51,7 +51,8 @@ enum smol_status {
   SMOL_E_TOKENIZER = -13,      /* built without a tokenizer */
   SMOL_E_TEMPLATE = -14,       /* the chat template has no such turn, or there is none */
   SMOL_E_TEXT = -15,           /* the text may not be in Unicode's NFC, which this tokenizer takes */
-  SMOL_E_CPU = -16             /* the CPU or the system lacks what the code was made for */
+  SMOL_E_CPU = -16,            /* the CPU or the system lacks what the code was made for */
+  SMOL_E_DAMAGED = -17         /* the weights are not as they were written */
 };
 
 /* What the caller provides. Set size, zero what is not used. */
@@ -97,6 +98,12 @@ typedef char smol_sampling_has_48_bytes[sizeof(smol_sampling) == 48 ? 1 : -1];
 /* Starts an empty conversation in memory of state_bytes >= SMOL_STATE_BYTES.
    Errors: ENV, SCRATCH, WEIGHTS, STATE, ALIGN, SIZE. */
 int32_t smol_init(const smol_env *env, void *state, size_t state_bytes);
+
+/* Reads all weights once and compares them with the hash that they were written with, which takes as
+   long as memory takes. Every other function looks at the hash in their header alone, and so finds
+   weights of another checkpoint, but not a bit that has changed.
+   Errors: ENV, SCRATCH, WEIGHTS, DAMAGED. */
+int32_t smol_verify(const smol_env *env);
 
 /* Feeds count > 0 tokens; the logits are those after the last one.
    Errors: ENV, SCRATCH, WEIGHTS, ALIGN, STATE, ARG, CONTEXT, TOKEN, CANCELLED. */
