@@ -1,9 +1,9 @@
 //! A tokenizer as the device needs it, or why the device cannot have it.
 
-use super::automaton;
 use super::definition::components;
 use super::pieces::{byte_alphabet, fallback_byte};
 use super::{Alphabet, Tokenizer};
+use super::{automaton, normal};
 use crate::frontend::json::brief;
 use runtime::encode::{self, Added, Cut, Encoder, Prefix};
 use serde_json::Value;
@@ -45,7 +45,7 @@ impl Tokenizer {
             merges: self.merges.clone(),
             fallback,
             whole: self.form["model"]["ignore_merges"] == true,
-            normal: self.nfc.then(automaton::nfc),
+            normal: self.nfc.then(normal::normal),
             cuts,
             prefix: self.prefix_of_normalizer()?.unwrap_or(prefix),
             added: self.added()?,
@@ -151,6 +151,9 @@ impl Tokenizer {
                 && all.clone().all(|other| (other["normalized"] == true) == normalized);
             if normalized && !alone {
                 return Err(format!("the added token {name:?}, which is looked for after others"));
+            }
+            if self.nfc && normal::can_arise(name) {
+                return Err(format!("the added token {name:?}, which NFC may lead to"));
             }
             let Some(id) = self.inner.token_to_id(name).filter(|_| !name.is_empty()) else {
                 continue;
