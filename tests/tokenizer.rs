@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use targets::Target;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
-use tokenizers::{TokenizerImpl, pre_tokenizers::PreTokenizerWrapper};
+use tokenizers::{AddedToken, TokenizerImpl, pre_tokenizers::PreTokenizerWrapper};
 use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 /// Bytes of text that each tokenizer is tried on.
@@ -257,6 +257,62 @@ fn marked(random: &mut Random) -> char {
         5 => pick(random, 0xac00, 0xac80),
         6 => pick(random, 0x900, 0xe00),
         _ => pick(random, 0x1e00, 0x2000),
+    }
+}
+
+/// SentencePiece's kind with `Metaspace` in place of a normalizer, as newer Llama checkpoints have it.
+fn trained_in_characters(scheme: &str, split: bool) -> Value {
+    let metaspace =
+        json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split});
+    let pre: PreTokenizerWrapper = serde_json::from_value(metaspace.clone()).expect("a known step");
+    let mut tokenizer: TokenizerImpl<
+        BPE,
+        tokenizers::NormalizerWrapper,
+        PreTokenizerWrapper,
+        tokenizers::PostProcessorWrapper,
+        tokenizers::DecoderWrapper,
+    > = TokenizerImpl::new(BPE::default());
+    tokenizer.with_pre_tokenizer(Some(pre));
+    let bytes = (0..=255).map(|byte| format!("<0x{byte:02X}>"));
+    let bytes: Vec<AddedToken> = bytes.map(|name| AddedToken::from(name, true)).collect();
+    let limits = BpeTrainer::builder().show_progress(false).vocab_size(1500).limit_alphabet(100);
+    let text = String::from_utf8_lossy(&real()).into_owned();
+    // Without a cut the words of training are lines, which must not be too long.
+    let lines = text.lines().filter(|line| line.len() < 200).take(3000);
+    tokenizer
+        .train(&mut limits.special_tokens(bytes).build(), lines.map(str::to_string))
+        .expect("it can be trained");
+    let mut model = serde_json::to_value(tokenizer.get_model()).expect("JSON");
+    model["byte_fallback"] = true.into();
+    let end = json!({"id": model["vocab"].as_object().expect("tokens").len(), "content": "</s>",
+                     "special": true, "single_word": false, "lstrip": false, "rstrip": false,
+                     "normalized": false});
+    let spaces = json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "});
+    let decoder = json!({"type": "Sequence", "decoders": [spaces, {"type": "ByteFallback"},
+                         {"type": "Fuse"}]});
+    json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [end],
+           "normalizer": null, "pre_tokenizer": metaspace, "post_processor": null,
+           "decoder": decoder, "model": model})
+}
+
+#[test]
+fn trained_with_metaspace() {
+    for scheme in ["always", "first", "never"] {
+        for split in [true, false] {
+            let dir = folder();
+            let tokenizer = open(&saved(&trained_in_characters(scheme, split), dir.path()));
+            check(&format!("Metaspace {scheme} {split}"), &tokenizer, amount() / 8);
+            let codec = codec(&tokenizer, &Target::native().expect("a machine that is known"));
+            for text in
+                ["", " ", "▁", "a", " a", "▁a", "</s>a", "a</s> b</s>▁c", "a  b ▁▁ c", "日本"]
+            {
+                assert_eq!(
+                    codec.encode(text.as_bytes()),
+                    expected(&tokenizer, text.as_bytes()),
+                    "{text}"
+                );
+            }
+        }
     }
 }
 
