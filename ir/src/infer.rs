@@ -184,7 +184,11 @@ fn multiplies(rows: DType, matrix: DType) -> bool {
     match (rows, matrix) {
         (DType::F32, _) => true,
         (DType::Int(x), DType::Int(w)) => {
-            x.bits == 8 && !x.zero && x.group > 0 && (w.group == x.group || w.group == 0)
+            let fits = match w.nested {
+                true => x.group.is_multiple_of(w.group),
+                false => w.group == x.group || w.group == 0,
+            };
+            x.bits == 8 && !x.zero && x.group > 0 && fits
         }
         _ => false,
     }
@@ -192,7 +196,7 @@ fn multiplies(rows: DType, matrix: DType) -> bool {
 
 fn infer_quant_rows(group: u32, types: &[Type]) -> Result<Type, Mismatch> {
     let width = rows("the input of quant_rows", &types[0])?;
-    let format = IntFormat { bits: 8, group, zero: false };
+    let format = IntFormat::symmetric(8, group);
     if group == 0 || !group.is_multiple_of(16) || !format.fits(width) {
         let what = format!("group {group} must be a multiple of 16 that divides the width {width}");
         return err(V_ATTRIBUTE, what);
@@ -286,7 +290,7 @@ fn infer_attention(heads: u64, scale: f64, types: &[Type]) -> Result<Type, Misma
 /// Width of the queries: floats for a cache of floats, int8 in heads for one of integers.
 fn queries(ty: &Type, cache: DType, head: u64) -> Result<u64, Mismatch> {
     let DType::Int(_) = cache else { return rows("the queries", ty) };
-    let wanted = IntFormat { bits: 8, group: head as u32, zero: false };
+    let wanted = IntFormat::symmetric(8, head as u32);
     match ty.as_rows() {
         Some((DType::Int(found), width)) if found == wanted => Ok(width),
         _ => err(V_DTYPE, format!("queries of a cache of {cache} are {wanted}[T, _], found {ty}")),

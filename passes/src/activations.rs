@@ -60,7 +60,8 @@ fn quantise(module: &Module, graph: &mut Graph, group: u32) -> Result<(), PassEr
 fn meets_integers(module: &Module, graph: &Graph, inst: &Inst) -> Option<(ValueId, u32)> {
     let (Op::Linear, [Arg::Value(x), matrix, ..]) = (&inst.op, &inst.args[..]) else { return None };
     match graph.arg_type(module, *matrix).as_weight() {
-        Some((DType::Int(format), _)) => Some((*x, format.group)),
+        // Nested scales are those of a row.
+        Some((DType::Int(format), _)) => Some((*x, if format.nested { 0 } else { format.group })),
         _ => None,
     }
 }
@@ -80,7 +81,7 @@ pub(crate) fn quantised(
 ) -> Result<ValueId, PassError> {
     let name = graph.value(x).name.clone();
     let width = graph.value(x).ty.row_width().unwrap_or(0);
-    let format = IntFormat { bits: 8, group, zero: false };
+    let format = IntFormat::symmetric(8, group);
     if !format.fits(width) {
         let why = format!(
             "groups of {group} do not divide the {width} elements of %{name} in @{}; choose a group \

@@ -34,7 +34,7 @@ fn conversation(runtime: &Runtime, position: u64, logits: bool) -> Conversation<
 const CACHES: [DType; 4] = [DType::F32, DType::F16, ints(8), ints(4)];
 
 const fn ints(bits: u8) -> DType {
-    DType::Int(IntFormat { bits, group: 0, zero: false })
+    DType::Int(IntFormat::symmetric(bits, 0))
 }
 
 /// Every stretch of a state that means something at `position`: start and length.

@@ -22,7 +22,7 @@ fn slot(dtype: DType, heads: u64, head: u64) -> Slot {
 }
 
 fn ints(bits: u8) -> DType {
-    DType::Int(IntFormat { bits, group: 0, zero: false })
+    DType::Int(IntFormat::symmetric(bits, 0))
 }
 
 /// What the cache makes of a head.

@@ -16,7 +16,7 @@ impl Work<'_> {
             let grids: Vec<Grid> = (0..n / group)
                 .map(|g| {
                     let at = r * (n / group) + g;
-                    Grid::stored(self.format, rows.scales[at], rows.lows[at])
+                    Grid::of(self.format, rows.scales[at], rows.lows[at])
                 })
                 .collect();
             let q = &mut rows.q[r * n..][..n];

@@ -6,7 +6,9 @@
 use super::Code;
 use super::wide::{ARGUMENTS, Wide};
 use super::x64::ZMM;
-use crate::kernels::quant_rows::{NEGATIVE_SUM, RECORD_BYTES, SCALED_SUM};
+use crate::kernels::quant_rows::{
+    NEGATIVE_SUM, SCALED_SUM, group_bytes, negative_part, parts, record_bytes,
+};
 use crate::kernels::rms_norm;
 use crate::math::EXP;
 use iced_x86::IcedError;
@@ -131,7 +133,7 @@ fn write_silu_mul(group: i32) -> Result<Code, IcedError> {
     // From the first group on: rbx bytes into rows of floats, rbp bytes of them, r12 into y.
     w.a.mov(rax, qword_ptr(rsp + ARGUMENTS))?;
     w.a.imul_3(rbx, rax, group * 4)?;
-    w.a.imul_3(r12, rax, group + RECORD_BYTES as i32)?;
+    w.a.imul_3(r12, rax, group_bytes(group as u64) as i32)?;
     w.a.imul_3(rbp, qword_ptr(rsp + (ARGUMENTS + 8)), group * 4)?;
     w.a.set_label(&mut row)?;
     w.a.sub(rcx, 1)?;
@@ -209,20 +211,42 @@ pub(super) fn quantise(w: &mut Wide, c: &Constants, group: i32) -> Done {
     for (i, x) in ZMM[..vectors(group)].iter().enumerate() {
         w.a.vmulps(*x, *x, inverse)?;
         w.a.vcvtps2dq(*x, *x)?;
-        w.a.vpaddd(sum, sum, *x)?;
         w.a.vpmovdb(xmmword_ptr(r11 + 16 * i as i32), *x)?;
     }
-    lanes(w, sum, other, CodeAssembler::vpaddd)?;
+    let parts = parts(group as u64);
+    if parts > 0 {
+        w.a.xor(r13d, r13d)?;
+        for (part, x) in ZMM[..vectors(group)].chunks(2).enumerate() {
+            w.a.vpaddd(sum, x[0], x[1])?;
+            lanes(w, sum, other, CodeAssembler::vpaddd)?;
+            w.a.vmovd(eax, xmm11)?;
+            w.a.sub(r13d, eax)?;
+            w.a.neg(eax)?;
+            let at = group + negative_part(group as u64, part as u64);
+            w.a.mov(dword_ptr(r11 + at), eax)?;
+        }
+        for at in (16 + 4 * parts..record_bytes(group as u64)).step_by(4) {
+            w.a.mov(dword_ptr(r11 + (group + at as i32)), 0)?;
+        }
+        w.a.mov(eax, r13d)?;
+        w.a.neg(r13d)?;
+        w.a.vmovd(xmm11, r13d)?;
+    } else {
+        for x in &ZMM[..vectors(group)] {
+            w.a.vpaddd(sum, sum, *x)?;
+        }
+        lanes(w, sum, other, CodeAssembler::vpaddd)?;
+        w.a.vmovd(eax, xmm11)?;
+        w.a.neg(eax)?;
+    }
     w.a.vmulss(xmm8, xmm8, XMM[c.at((1f32 / 127.0).to_bits())])?;
     w.a.vmovss(dword_ptr(r11 + group), xmm8)?;
     w.a.vcvtdq2ps(xmm9, xmm11)?;
     w.a.vmulss(xmm9, xmm9, xmm8)?;
     w.a.vmovss(dword_ptr(r11 + (group + SCALED_SUM)), xmm9)?;
-    w.a.vmovd(eax, xmm11)?;
-    w.a.neg(eax)?;
     w.a.mov(dword_ptr(r11 + (group + NEGATIVE_SUM)), eax)?;
     w.a.mov(dword_ptr(r11 + (group + SCALED_SUM + 4)), 0)?;
-    w.a.add(r11, group + RECORD_BYTES as i32)
+    w.a.add(r11, group_bytes(group as u64) as i32)
 }
 
 /// `op` over all lanes, the result in every one; `other` is lost.

@@ -42,13 +42,13 @@ impl Slot {
 
     /// The panel kernel's shape for keys in a cache of integers: one group, the head.
     pub fn key_shape(&self) -> Option<int_panel::Shape> {
-        let format = IntFormat { bits: self.int_bits()?, group: self.head as u32, zero: false };
+        let format = IntFormat::symmetric(self.int_bits()?, self.head as u32);
         Some(int_panel::Shape::new(format, self.head))
     }
 
     /// The panel kernel's shape for values in a cache of integers: groups of positions.
     pub fn value_shape(&self) -> Option<int_panel::Shape> {
-        let format = IntFormat { bits: self.int_bits()?, group: 0, zero: false };
+        let format = IntFormat::symmetric(self.int_bits()?, 0);
         Some(int_panel::Shape { format, group: PANEL_POSITIONS, scales: Scales::None })
     }
 

@@ -38,7 +38,7 @@ impl Panels {
         Panels {
             name: shape.name(),
             rows,
-            step_bytes: shape.step_bytes(),
+            step_bytes: shape.panel_bytes(1) - shape.panel_bytes(0),
             end_bytes: shape.panel_bytes(0),
         }
     }
