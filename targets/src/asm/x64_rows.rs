@@ -10,7 +10,7 @@ use crate::kernels::quant_rows::{
     NEGATIVE_SUM, SCALED_SUM, group_bytes, negative_part, parts, record_bytes,
 };
 use crate::kernels::rms_norm;
-use crate::math::EXP;
+use crate::math::{EXP, EXP2, EXP2_LOW};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -33,7 +33,7 @@ impl Constants {
     }
 
     /// The register of a constant.
-    fn at(&self, bits: u32) -> usize {
+    pub fn at(&self, bits: u32) -> usize {
         let i = self.0.iter().position(|b| *b == bits);
         31 - i.expect("every constant in use is listed")
     }
@@ -172,6 +172,58 @@ fn silu(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
     exp(w, c, n)?;
     w.a.vaddps(n, n, c.zmm(1.0))?;
     w.a.vdivps(x, x, n)
+}
+
+/// What `exp2` uses.
+pub(super) fn exp2_constants() -> Vec<u32> {
+    [EXP2_LOW, EXP.round, 1.0].iter().chain(&EXP2).map(|x| x.to_bits()).collect()
+}
+
+/// Register `x` becomes its `exp2`, as `math::exp2` has it; `zmm8` and `zmm10` are lost.
+pub(super) fn exp2(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
+    let (shifted, r) = (zmm8, zmm10);
+    w.a.vmaxps(x, x, c.zmm(EXP2_LOW))?;
+    w.a.vaddps(shifted, x, c.zmm(EXP.round))?;
+    w.a.vsubps(r, shifted, c.zmm(EXP.round))?;
+    w.a.vsubps(r, x, r)?;
+    w.a.vmovaps(x, c.zmm(EXP2[0]))?;
+    for q in &EXP2[1..] {
+        w.a.vfmadd213ps(x, r, c.zmm(*q))?;
+    }
+    w.a.vfmadd213ps(x, r, c.zmm(1.0))?;
+    w.a.vpslld(shifted, shifted, 23)?;
+    w.a.vpaddd(x, x, shifted)
+}
+
+/// `quant_rows` in groups of `group`: parameters x, y, groups of a row, rows, x_stride, y_stride.
+pub fn quant_rows(group: u64) -> Code {
+    write_quant_rows(group as i32).expect("the kernel's operands are encodable")
+}
+
+fn write_quant_rows(group: i32) -> Result<Code, IcedError> {
+    let mut w = Wide::new(true)?;
+    let c = Constants::new(&mut w, &quant_constants())?;
+    let (mut row, mut next, mut done) =
+        (w.a.create_label(), w.a.create_label(), w.a.create_label());
+    w.a.set_label(&mut row)?;
+    w.a.sub(rcx, 1)?;
+    w.a.jl(done)?;
+    w.a.mov(r10, rdi)?;
+    w.a.mov(r11, rsi)?;
+    w.a.mov(rbx, rdx)?;
+    w.a.set_label(&mut next)?;
+    for i in 0..vectors(group) {
+        w.load(i, r10 + 64 * i as i32)?;
+    }
+    quantise(&mut w, &c, group)?;
+    w.a.add(r10, group * 4)?;
+    w.a.dec(rbx)?;
+    w.a.jnz(next)?;
+    w.a.add(rdi, r8)?;
+    w.a.add(rsi, r9)?;
+    w.a.jmp(row)?;
+    w.a.set_label(&mut done)?;
+    w.finish()
 }
 
 /// Register `x` becomes its `exp`, as `math::exp` has it; `zmm8`, `zmm10` to `zmm12` are lost.

@@ -4,11 +4,14 @@
 use super::Code;
 use super::wide::Wide;
 use super::x64::ZMM;
-use super::x64_rows::{Constants, Done, exp, exp_constants, lanes, quant_constants, quantise};
+use super::x64_rows::{
+    Constants, Done, exp, exp_constants, exp2, exp2_constants, lanes, quant_constants, quantise,
+};
 use crate::kernels::kv_append::PANEL_POSITIONS;
 use crate::kernels::quant_rows::group_bytes;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use std::f32::consts::LOG2_E;
 
 /// Positions of a group.
 const GROUP: i32 = PANEL_POSITIONS as i32;
@@ -18,6 +21,9 @@ const SEEN: usize = 14;
 const HIGHEST: AsmRegisterZmm = zmm5;
 const SUM: AsmRegisterZmm = zmm6;
 const SIXTEEN: usize = 7;
+/// Minus the maximum times the factor on scores.
+const START: AsmRegisterZmm = zmm4;
+const SIGN: u32 = 1 << 31;
 
 /// Parameters row, positions seen, positions of the block; with `quantised` also the scales of values
 /// and where the quantised row goes. Results in `xmm0` and `xmm1`: maximum, sum.
@@ -29,21 +35,32 @@ pub fn softmax(scale: f32, quantised: bool) -> Code {
 fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
     let lowest = f32::NEG_INFINITY.to_bits();
-    let more = vec![scale.to_bits(), lowest];
-    // A scale that another constant equals is found there.
-    let c = Constants::new(&mut w, &[quant_constants(), exp_constants(), more].concat())?;
+    let factor = if quantised { scale * LOG2_E } else { scale };
+    let exps = if quantised { exp2_constants() } else { exp_constants() };
+    // A factor that another constant equals is found there.
+    let more = vec![factor.to_bits(), lowest, SIGN];
+    let c = Constants::new(&mut w, &[quant_constants(), exps, more].concat())?;
     w.constant(SIXTEEN, 16)?;
     w.a.vpbroadcastd(ZMM[SEEN], esi)?;
     w.a.mov(r11, r8)?;
     w.a.vmovaps(HIGHEST, c.zmm(f32::NEG_INFINITY))?;
-    each(&mut w, rsi, 16, |w| {
-        w.a.vpcmpd(k1, ZMM[LANES], ZMM[SEEN], LESS)?;
-        w.a.vmaxps(HIGHEST.k1(), HIGHEST, zmmword_ptr(rdi + r10 * 4))?;
-        w.add_i32(LANES, LANES, SIXTEEN)
+    w.a.vmovaps(zmm1, HIGHEST)?;
+    each(&mut w, rsi, GROUP, |w| {
+        for (j, highest) in [HIGHEST, zmm1].into_iter().enumerate() {
+            w.a.vpcmpd(k1, ZMM[LANES], ZMM[SEEN], LESS)?;
+            w.a.vmaxps(highest.k1(), highest, zmmword_ptr(rdi + r10 * 4 + 64 * j as i32))?;
+            w.add_i32(LANES, LANES, SIXTEEN)?;
+        }
+        Ok(())
     })?;
+    w.a.vmaxps(HIGHEST, HIGHEST, zmm1)?;
     lanes(&mut w, HIGHEST, zmm0, CodeAssembler::vmaxps)?;
+    if quantised {
+        w.a.vmulps(START, HIGHEST, c.zmm(factor))?;
+        w.a.vxorps(START, START, ZMM[c.at(SIGN)])?;
+    }
     w.a.vpxord(SUM, SUM, SUM)?;
-    each(&mut w, rsi, GROUP, |w| weights(w, &c, scale, quantised))?;
+    each(&mut w, rsi, GROUP, |w| weights(w, &c, factor, quantised))?;
     // Groups that nothing is seen of; `r10` stands behind the others.
     let (mut zeros, mut done) = (w.a.create_label(), w.a.create_label());
     w.zero(0)?;
@@ -99,12 +116,17 @@ fn places(w: &mut Wide) -> Done {
 }
 
 /// The weights of one group of positions.
-fn weights(w: &mut Wide, c: &Constants, scale: f32, quantised: bool) -> Done {
+fn weights(w: &mut Wide, c: &Constants, factor: f32, quantised: bool) -> Done {
     for (j, x) in [zmm0, zmm1].into_iter().enumerate() {
         w.a.vmovups(x, zmmword_ptr(rdi + r10 * 4 + 64 * j as i32))?;
-        w.a.vsubps(x, x, HIGHEST)?;
-        w.a.vmulps(x, x, c.zmm(scale))?;
-        exp(w, c, x)?;
+        if quantised {
+            w.a.vfmadd132ps(x, START, c.zmm(factor))?;
+            exp2(w, c, x)?;
+        } else {
+            w.a.vsubps(x, x, HIGHEST)?;
+            w.a.vmulps(x, x, c.zmm(factor))?;
+            exp(w, c, x)?;
+        }
         w.a.vpcmpd(k1, ZMM[LANES], ZMM[SEEN], LESS)?;
         w.a.vmovaps(x.k1().z(), x)?;
         w.a.vaddps(SUM, SUM, x)?;

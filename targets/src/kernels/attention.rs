@@ -44,7 +44,7 @@ impl Shape {
 
     /// Query rows of a tile: what the panel kernels take at once.
     pub fn tile(&self) -> u64 {
-        if self.ints() { TILE_ROWS } else { 12 }
+        if self.ints() { 2 * TILE_ROWS } else { 12 }
     }
 
     fn ints(&self) -> bool {

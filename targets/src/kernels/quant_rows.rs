@@ -5,6 +5,7 @@
 //! groups of more than one part of 32 follow `i32` minus the sums of the parts, filled up to 16
 //! bytes. A kernel that multiplies it needs one pointer, and what it reads for a group is together.
 
+use crate::asm::x64_rows;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
 use cranelift_codegen::ir::types::*;
@@ -46,6 +47,11 @@ pub fn row_stride(width: u64, group: u64) -> u64 {
 /// rows, x_stride, y_stride.
 pub fn define(e: &mut Emitter, group: u64) -> Func {
     let f = e.declare(&format!("quant_rows_g{group}"), &[I64; 6], &[]);
+    if e.target.facts.avx512 && group <= x64_rows::GROUP_MAX {
+        let code = x64_rows::quant_rows(group);
+        e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
+        return f;
+    }
     e.define(&f, Tuning::Optimised, |k, args| {
         let [x, y, groups, rows, x_stride, y_stride] = args else {
             unreachable!("six parameters are declared")

@@ -10,8 +10,9 @@ use super::score::below;
 use crate::asm::x64_softmax;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
-use crate::math::{exp, f16_to_f32};
+use crate::math::{exp, exp2, f16_to_f32};
 use cranelift_codegen::ir::types::*;
+use std::f32::consts::LOG2_E;
 
 /// Emits it: parameters row (scores, in whole panels), positions seen, positions of the block; with
 /// `quantised` also the scales of the block's values as f16, and where the quantised row goes.
@@ -41,6 +42,7 @@ fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], scale: f32) {
     });
     let highest = maximum.get().max_lanes();
     let shift = highest.splat(F32X4);
+    let start = -(shift * (scale * LOG2_E));
     // Four chains of four lanes: the lanes of one vector of 512 bits.
     let sums = k.vars(4, k.f32x4(0.0));
     let group = PANEL_POSITIONS as i64;
@@ -48,7 +50,12 @@ fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], scale: f32) {
         for j in 0..8 {
             let i = first + 4 * j;
             let at = *row + (i << 2);
-            let weights = exp((at.load(F32X4, 0) - shift) * scale);
+            let scores = at.load(F32X4, 0);
+            let weights = match quantised {
+                [] => exp((scores - shift) * scale),
+                // To be rounded to 8 bits.
+                _ => exp2(scores.fma(k.f32x4(scale * LOG2_E), start)),
+            };
             let weights = below(k, i, *seen).select(weights, k.f32x4(0.0));
             sums[j as usize % 4].add(weights);
             let weights = match quantised {
