@@ -316,6 +316,39 @@ fn trained_with_metaspace() {
     }
 }
 
+/// As the distilled models of DeepSeek have it: a normalizer of no steps, and added tokens of both
+/// kinds, which cannot stand in each other's way.
+#[test]
+fn added_tokens_that_are_normalised() {
+    let dir = folder();
+    let mut json = trained(QWEN2, 1000);
+    json["normalizer"] = json!({"type": "Sequence", "normalizers": []});
+    let vocab = json["model"]["vocab"].as_object_mut().expect("tokens");
+    for name in ["<|end_of_text|>", "<｜User｜>", "<think>"] {
+        vocab.insert(name.into(), vocab.len().into());
+    }
+    let mut added = json["added_tokens"].as_array().cloned().expect("a list");
+    for (name, normalized) in [("<｜User｜>", true), ("<think>", false)] {
+        let mut token = added[0].clone();
+        token["id"] = json["model"]["vocab"][name].clone();
+        (token["content"], token["normalized"]) = (name.into(), normalized.into());
+        token["special"] = false.into();
+        added.push(token);
+    }
+    json["added_tokens"] = added.clone().into();
+    let tokenizer = open(&saved(&json, dir.path()));
+    check("both kinds", &tokenizer, amount() / 8);
+
+    // A token that could begin within another is looked for after it, which one table cannot do.
+    added[1]["content"] = ">x".into();
+    json["added_tokens"] = added.into();
+    json["model"]["vocab"][">x"] = json["model"]["vocab"]["<｜User｜>"].clone();
+    json["model"]["vocab"].as_object_mut().expect("tokens").remove("<｜User｜>");
+    let tokenizer = open(&saved(&json, dir.path()));
+    let refused = tokenizer.encoder().expect_err("it is refused");
+    assert_eq!(refused, "the added token \">x\", which is looked for after others");
+}
+
 #[test]
 fn those_that_ship() {
     check("shakespeare", &open(&shipped(SHIPPED[0])), amount() / 4);

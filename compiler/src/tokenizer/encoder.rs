@@ -146,10 +146,13 @@ impl Tokenizer {
             if let Some(flag) = ["single_word", "lstrip", "rstrip"].iter().find(|f| flag(f)) {
                 return Err(format!("{flag} of the added token {name:?}"));
             }
-            let normalized = token["normalized"] == true;
-            let alone = self.form["normalizer"].is_null()
-                && all.clone().all(|other| (other["normalized"] == true) == normalized);
-            if normalized && !alone {
+            // Those that are normalised are looked for in what the others leave.
+            let after = |other: &Value| {
+                let name_of_other = other["content"].as_str().unwrap_or_default();
+                other["normalized"] != true && overlap(name, name_of_other)
+            };
+            let changed = !components(&self.form["normalizer"]).is_empty();
+            if token["normalized"] == true && (changed || all.clone().any(after)) {
                 return Err(format!("the added token {name:?}, which is looked for after others"));
             }
             if self.nfc && normal::can_arise(name) {
@@ -167,6 +170,12 @@ impl Tokenizer {
         }
         Ok(added.into_values().collect())
     }
+}
+
+/// Whether two strings can share a part of a text.
+fn overlap(a: &str, b: &str) -> bool {
+    let ends = |a: &str, b: &str| (1..=b.len()).any(|n| a.as_bytes().ends_with(&b.as_bytes()[..n]));
+    a.contains(b) || b.contains(a) || ends(a, b) || ends(b, a)
 }
 
 /// The cut of a step before `ByteLevel`.
