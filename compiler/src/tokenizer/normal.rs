@@ -61,7 +61,7 @@ pub fn normal() -> Normal {
             | flag(decompositions.binary_search_by_key(&c, |row| row.0).is_ok(), DECOMPOSES)
             | flag(seconds.contains(&c) || jamo(c), SECOND)
     };
-    let tables = tables(|c| class(c));
+    let tables = tables(class);
     Normal {
         quick: quick(&orders),
         first: tables.first,
