@@ -69,7 +69,8 @@ fn the_examples_continue_a_text_in_c99_and_cpp17() {
         let texts: Vec<String> = prompts.iter().map(|p| p.text.clone()).collect();
         for machine in [&X64, &A64].into_iter().filter(|m| m.available()) {
             let dir = folder();
-            build(&model, dir.path(), &format!("--name smol --target {}", machine.triple));
+            let line = format!("--name smol --emit lib,header,cpp --target {}", machine.triple);
+            build(&model, dir.path(), &line);
             let inputs = ["examples/c/continue.c", "libsmol.a"];
             let program = machine.compile(Language::C, dir.path(), "continue", &inputs);
             // Emulation is slow: one prompt is enough there.
@@ -85,7 +86,7 @@ fn the_examples_continue_a_text_in_c99_and_cpp17() {
 }
 
 #[test]
-fn the_examples_write_a_story_and_use_threads() {
+fn the_examples_write_a_story_use_threads_and_map_weights() {
     let host = Machine::host();
     let model = shipped(SHIPPED[0]);
     let dir = folder();
@@ -100,6 +101,8 @@ fn the_examples_write_a_story_and_use_threads() {
     build(&model, dir.path(), "--name smol --weights external");
     let inputs = ["examples/c/threads.c", "examples/c/pool.c", "-pthread", "libsmol.a"];
     let program = host.compile(Language::C, dir.path(), "threads", &inputs);
+    let mapped =
+        host.compile(Language::C, dir.path(), "mapped", &["examples/c/mapped.c", "libsmol.a"]);
     let prompt = read(&model.join("reference.json")).remove(0);
     let weights = dir.path().join("smol.weights").display().to_string();
     for workers in [1, 2, 3] {
@@ -107,4 +110,25 @@ fn the_examples_write_a_story_and_use_threads() {
         let printed = host.run(&program, "max", &[vec![weights.clone()], words(&numbers)].concat());
         assert_eq!(printed.split_whitespace().collect::<Vec<_>>(), words(&prompt.greedy));
     }
+    let numbers = [&[prompt.greedy.len() as i32], &prompt.ids[..]].concat();
+    let printed = host.run(&mapped, "", &[vec![weights.clone()], words(&numbers)].concat());
+    assert_eq!(printed.split_whitespace().collect::<Vec<_>>(), words(&prompt.greedy));
+
+    // Weights of another build, and the right ones with a bit turned.
+    let other = folder();
+    build(&model, other.path(), "--name smol --weights external --rotate hadamard");
+    let refused = |weights: &Path, why: &str| {
+        let args = [vec![weights.display().to_string()], words(&numbers)].concat();
+        let output = host.output(&mapped, "", &args);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), format!("mapped: {why}\n"));
+    };
+    refused(
+        &other.path().join("smol.weights"),
+        "the weights are missing, misaligned or of another model",
+    );
+    let mut bytes = std::fs::read(&weights).expect("it was written");
+    bytes[100_000] ^= 1;
+    let damaged = dir.path().join("damaged");
+    std::fs::write(&damaged, bytes).expect("it can be written");
+    refused(&damaged, "the weights are not as they were written");
 }

@@ -132,7 +132,9 @@ impl Quant {
             Quant::F16 => DType::F16,
             Quant::Bf16 => DType::BF16,
             Quant::W8a8 => DType::Int(IntFormat::symmetric(8, 0)),
-            Quant::W4a8 => DType::Int(IntFormat { nested: true, zero: true, ..IntFormat::symmetric(4, 32) }),
+            Quant::W4a8 => {
+                DType::Int(IntFormat { nested: true, zero: true, ..IntFormat::symmetric(4, 32) })
+            }
         }
     }
 

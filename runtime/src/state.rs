@@ -173,7 +173,8 @@ fn err<T>(what: String) -> Result<T, LayoutError> {
 impl CacheSlot {
     fn facts(&self) -> [u64; 5] {
         let slot = &self.slot;
-        let bits = slot.int_bits().map_or(8 * slot.key_panel_bytes() / PANEL / slot.head, u64::from);
+        let bits =
+            slot.int_bits().map_or(8 * slot.key_panel_bytes() / PANEL / slot.head, u64::from);
         [self.key_offset, self.value_offset, bits, slot.heads, slot.head]
     }
 }

@@ -50,12 +50,18 @@ fn integer(byte: u8, bits: u8, high: bool, arch: Arch) -> f32 {
     let half = 1 << (bits - 1);
     match arch {
         Arch::X64 => f32::from(q - half),
-        Arch::A64 => f32::from(if q >= half { q - 2 * half } else { q }),
+        Arch::A64 | Arch::R64 => f32::from(if q >= half { q - 2 * half } else { q }),
     }
 }
 
 /// Key and value of one head at a position, as the bytes of a cache have them.
-fn stored(slot: &Slot, keys: &[u8], values: &[u8], at: (usize, usize), arch: Arch) -> [Vec<f32>; 2] {
+fn stored(
+    slot: &Slot,
+    keys: &[u8],
+    values: &[u8],
+    at: (usize, usize),
+    arch: Arch,
+) -> [Vec<f32>; 2] {
     let (head, position) = at;
     let panel = kv_append::PANEL_POSITIONS as usize;
     let (p, lane) = (position / panel, position % panel);
@@ -147,8 +153,7 @@ fn kv_append_stores_each_element_in_its_place() {
                     let arch = target.facts.arch;
                     let row = stored(slot, &found[*keys..], &found[*values..], at, arch);
                     let source = (position * heads + head) * width;
-                    let expected =
-                        [&k, &v].map(|new| rounded(&new[source..][..width], slot.dtype));
+                    let expected = [&k, &v].map(|new| rounded(&new[source..][..width], slot.dtype));
                     assert_eq!(row, expected, "{} {slot:?} {position} {head}", target.cpu);
                 }
             }

@@ -7,6 +7,7 @@ use object::{Object, ObjectSection, ObjectSymbol, SectionKind};
 use output::grouped;
 use serde_json::json;
 use std::path::Path;
+use targets::object::weights_section;
 
 /// One object file of a library.
 struct Member {
@@ -61,7 +62,7 @@ impl Contents {
             let to = match section.kind() {
                 SectionKind::Text => &mut self.code,
                 SectionKind::ReadOnlyData | SectionKind::ReadOnlyString => {
-                    match section.name()? == ".rodata.weights" {
+                    match weights_section(file.format()).1 == section.name()? {
                         true => &mut self.weights,
                         false => &mut self.tables,
                     }

@@ -248,12 +248,7 @@ fn dots(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
 type Sum = fn(&Kernel, usize, usize) -> usize;
 
 /// The dot products of lines of quads.
-fn lines(
-    w: &mut Wide,
-    s: &Kernel,
-    lines: std::ops::Range<i32>,
-    sum: Sum,
-) -> Result<(), IcedError> {
+fn lines(w: &mut Wide, s: &Kernel, lines: std::ops::Range<i32>, sum: Sum) -> Result<(), IcedError> {
     for line in lines {
         for j in 0..s.vectors() {
             w.load(s.raw(j), r10 + (line * LINE + j as i32 * w.bytes()))?;

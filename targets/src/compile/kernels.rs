@@ -185,7 +185,8 @@ impl Kernels {
                     let products = self.products(e, &slot);
                     let name = format!("attention_{}", self.attention.len());
                     let f = attention::define(e, &name, shape, &products);
-                    self.private_bytes = self.private_bytes.max(shape.private_bytes(&e.target.facts));
+                    self.private_bytes =
+                        self.private_bytes.max(shape.private_bytes(&e.target.facts));
                     self.attention.push((shape, f));
                 }
             }

@@ -176,10 +176,7 @@ fn deal<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], shape: Shape, tile: &Func) {
         let keys = *keys + kv_head * slot.key_head_bytes() as i64;
         let values = *values + kv_head * slot.value_head_bytes() as i64;
         let strides = [steps[0], steps[1]];
-        k.call(
-            tile,
-            &[q, out, strides[0], strides[1], m, seen, seen_step, keys, values, *private],
-        );
+        k.call(tile, &[q, out, strides[0], strides[1], m, seen, seen_step, keys, values, *private]);
     });
     k.ret(&[]);
 }

@@ -102,9 +102,9 @@ fn int_group<'k>(
         match (k.facts.arch, shape.format.zero) {
             (Arch::X64, false) => (0, -half),
             (Arch::X64, true) => (0, 0),
-            (Arch::A64, true) if shape.nested() => (0, 0),
-            (Arch::A64, false) => (half, -half),
-            (Arch::A64, true) => (half, 0),
+            (Arch::A64 | Arch::R64, true) if shape.nested() => (0, 0),
+            (Arch::A64 | Arch::R64, false) => (half, -half),
+            (Arch::A64 | Arch::R64, true) => (half, 0),
         },
     );
     k.each(k.i64(0), k.i64(shape.quads_bytes() as i64), line, |_| {

@@ -259,9 +259,9 @@ fn stored(q: i16, exists: bool, format: IntFormat, arch: Arch) -> u8 {
     }
     match (arch, format.zero) {
         (Arch::X64, false) => (q + half) as u8,
-        (Arch::X64, true) | (Arch::A64, false) => q as u8,
-        (Arch::A64, true) if exists => (q - half) as u8,
-        (Arch::A64, true) => -half as u8,
+        (Arch::X64, true) | (Arch::A64 | Arch::R64, false) => q as u8,
+        (Arch::A64 | Arch::R64, true) if exists => (q - half) as u8,
+        (Arch::A64 | Arch::R64, true) => -half as u8,
     }
 }
 

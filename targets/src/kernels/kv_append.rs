@@ -232,13 +232,7 @@ fn store_lane<'k>(to: Val<'k>, four: Val<'k>, lane: u8, dtype: DType, offset: i3
 }
 
 /// One key of integers: quads a line of the panel apart, then its scale.
-fn store_int_keys<'k>(
-    k: &'k Kernel<'k>,
-    from: Val<'k>,
-    place: &Place<'k>,
-    slot: Slot,
-    bits: u8,
-) {
+fn store_int_keys<'k>(k: &'k Kernel<'k>, from: Val<'k>, place: &Place<'k>, slot: Slot, bits: u8) {
     let row = Row::of(k, from, slot, bits);
     let line = 4 * PANEL_POSITIONS as i32;
     let to = k.var(place.keys + place.lane * 4);
@@ -259,13 +253,7 @@ fn store_int_keys<'k>(
 }
 
 /// One value of integers: one byte of each column's quad, or half of one, then its scale.
-fn store_int_values<'k>(
-    k: &'k Kernel<'k>,
-    from: Val<'k>,
-    place: &Place<'k>,
-    slot: Slot,
-    bits: u8,
-) {
+fn store_int_values<'k>(k: &'k Kernel<'k>, from: Val<'k>, place: &Place<'k>, slot: Slot, bits: u8) {
     let row = Row::of(k, from, slot, bits);
     let line = 4 * PANEL_POSITIONS as i64;
     let positions = i64::from(32 / bits);
@@ -335,8 +323,8 @@ impl<'k> Row<'k> {
         match (k.facts.arch, self.bits) {
             (Arch::X64, 8) => signed ^ k.vector(I8X16, &[0x80; 16]),
             (Arch::X64, _) => signed + k.vector(I8X16, &[8; 16]),
-            (Arch::A64, 8) => signed,
-            (Arch::A64, _) => signed & k.vector(I8X16, &[15; 16]),
+            (Arch::A64 | Arch::R64, 8) => signed,
+            (Arch::A64 | Arch::R64, _) => signed & k.vector(I8X16, &[15; 16]),
         }
     }
 }
