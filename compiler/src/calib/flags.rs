@@ -23,7 +23,7 @@ pub struct CalibFlags {
     )]
     pub calib_tokens: u64,
     /// How weights of integers are rounded: auto, nearest, mse, or gptq, which needs --calib and
-    /// takes act-order, cover, fine, damp=X, sweeps=N after commas
+    /// takes act-order, cover, fine, damp=X after commas
     #[arg(help_heading = CALIBRATION, long, value_name = "HOW", default_value = "auto")]
     pub round: Round,
 }
@@ -84,7 +84,6 @@ impl FromStr for Round {
                 "cover" => gptq.clip = false,
                 "fine" => fine = true,
                 "damp" => gptq.damp = number()?,
-                "sweeps" => gptq.sweeps = number()? as u32,
                 _ => return Err(format!("gptq has no `{key}`")),
             }
         }
