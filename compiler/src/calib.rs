@@ -7,6 +7,7 @@ mod lab;
 pub mod observe;
 mod own;
 mod probe;
+pub mod search;
 pub mod sequential;
 mod text;
 

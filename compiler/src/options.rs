@@ -36,6 +36,14 @@ pub struct ModelFlags {
     /// Storage format of the KV cache [default: f16; as it stands in IR text]
     #[arg(help_heading = MODEL, long, value_enum)]
     pub kv: Option<Kv>,
+    /// Round as formats would that no kernel stores yet, to measure what they lose: aN rows that
+    /// matrices read to N bits (sN: with fixed ranges, needs --calib), kvN keys and values; rows are
+    /// f32 otherwise
+    #[arg(
+        help_heading = MODEL, long, value_name = "LIST", value_delimiter = ',',
+        value_parser = simulated
+    )]
+    pub simulate: Vec<Simulated>,
     /// Positions a conversation may hold [default: the model's, at most 2048]
     #[arg(help_heading = MODEL, long, value_name = "N")]
     pub context: Option<u64>,
@@ -80,6 +88,37 @@ pub struct DumpFlags {
     /// Run the first N passes only
     #[arg(help_heading = DUMP, long, value_name = "N")]
     pub pass_limit: Option<usize>,
+}
+
+/// One word of `--simulate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Simulated {
+    /// Rows, with ranges of their own or fixed ones.
+    Rows {
+        /// Of each element.
+        bits: u8,
+        /// Whether ranges are fixed.
+        fixed: bool,
+    },
+    /// Keys and values.
+    Cache {
+        /// Of each element.
+        bits: u8,
+    },
+}
+
+fn simulated(word: &str) -> Result<Simulated, String> {
+    let bits = |digits: &str| digits.parse().ok().filter(|bits| (2..=8).contains(bits));
+    let found = [("kv", None), ("a", Some(false)), ("s", Some(true))].into_iter().find_map(
+        |(prefix, fixed)| {
+            let bits = bits(word.strip_prefix(prefix)?)?;
+            Some(match fixed {
+                Some(fixed) => Simulated::Rows { bits, fixed },
+                None => Simulated::Cache { bits },
+            })
+        },
+    );
+    found.ok_or_else(|| "expected aN, sN or kvN with N from 2 to 8".into())
 }
 
 /// Presets of weight formats.
@@ -167,7 +206,7 @@ impl ModelFlags {
     pub fn context(&self) -> Result<passes::Context<'static>, Error> {
         let (quant, kv) = self.asked();
         let mut context = passes::Context {
-            round: self.calib.rounding(),
+            round: self.calib.round().step(),
             budget: self.budget.map(|budget| budget.0),
             ..context(quant, kv)
         };
@@ -176,6 +215,16 @@ impl ModelFlags {
         }
         if context.budget.is_some() || self.recipe.is_some() {
             context.activation_group.get_or_insert(ACTIVATION_GROUP);
+        }
+        for word in &self.simulate {
+            let simulation = context.simulate.get_or_insert_default();
+            match *word {
+                Simulated::Rows { bits, fixed } => {
+                    (simulation.rows, simulation.fixed) = (Some(bits), fixed);
+                }
+                Simulated::Cache { bits } => simulation.cache = Some(bits),
+            }
+            context.activation_group = None;
         }
         Ok(context)
     }
@@ -195,6 +244,7 @@ impl ModelFlags {
             kv: Some(kv),
             recipe: None,
             budget: None,
+            simulate: vec![],
             transforms: TransformFlags::default(),
             calib: CalibFlags::default(),
             dump: DumpFlags::default(),

@@ -6,6 +6,7 @@ use ir::history::FACTOR_RANGE;
 use ir::weights::materialise;
 use ir::{Module, WeightId};
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// Which sites are smoothed, and how strongly.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +24,14 @@ pub struct Smoothing {
 impl Default for Smoothing {
     fn default() -> Smoothing {
         Smoothing { alpha: 0.5, norms: true, inner: true, values: true }
+    }
+}
+
+impl fmt::Display for Smoothing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sites = [(self.norms, "norms"), (self.inner, "inner"), (self.values, "values")];
+        let sites: Vec<&str> = sites.iter().filter(|s| s.0).map(|s| s.1).collect();
+        write!(f, "{} {}", self.alpha, sites.join(","))
     }
 }
 

@@ -17,6 +17,7 @@ pub mod rotate;
 pub mod round;
 pub mod select;
 pub mod share;
+pub mod simulate;
 pub mod smooth;
 pub mod stats;
 
@@ -24,6 +25,7 @@ use factors::Smoothing;
 use ir::{Blobs, DType, Module, Rounding, verify};
 use rotate::Rotations;
 use select::{Budget, Recipe};
+use simulate::Simulation;
 use stats::Lab;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -43,6 +45,8 @@ pub struct Context<'a> {
     pub activation_group: Option<u32>,
     /// Storage format of the KV cache; `None` leaves it as it is.
     pub cache: Option<DType>,
+    /// What is rounded as if it were stored in fewer bits; `None` for nothing.
+    pub simulate: Option<Simulation>,
     /// Rotations; `None` for none.
     pub rotate: Option<Rotations>,
     /// Smoothing; `None` for none.
@@ -150,6 +154,13 @@ pub const PASSES: &[Pass] = &[
         wanted: |context| context.cache.is_some(),
         run: cache::run,
     },
+    Pass {
+        name: "simulate",
+        what: "round rows, keys and values as formats would that no kernel stores yet",
+        exact: false,
+        wanted: |context| context.simulate.is_some(),
+        run: simulate::run,
+    },
 ];
 
 /// `(before, after, why)`. A test checks the table against it; nothing is reordered.
@@ -172,6 +183,7 @@ pub const ORDER: &[(&str, &str, &str)] = &[
     ("hadamards", "select", "transforms change numbers that are not rounded yet"),
     ("smooth", "select", "grids are chosen on final numbers"),
     ("select", "activations", "rows are quantised only where a matrix holds integers"),
+    ("select", "simulate", "ranges are those of the rows as they are in the end"),
     (
         "select",
         "cache",
