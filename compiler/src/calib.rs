@@ -3,6 +3,7 @@
 pub mod cache;
 mod flags;
 mod kept;
+pub mod learn;
 mod lab;
 pub mod observe;
 mod own;

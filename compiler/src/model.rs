@@ -1,11 +1,12 @@
 //! A model made ready: checkpoint opened, pipeline run, every flag that shapes it applied.
 
 use crate::Error;
-use crate::calib::{Laboratory, Round, search};
+use crate::calib::{Laboratory, Round, learn, search};
 use crate::frontend::{self, BlobSource};
 use crate::options::ModelFlags;
 use crate::pipeline;
 use crate::tokenizer::Tokenizer;
+use crate::transforms::{Rotate, TransformFlags};
 use ir::Module;
 use passes::Context;
 use passes::stats::Lab;
@@ -32,7 +33,8 @@ pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
     set_context(&mut module, flags)?;
     check_chunk(flags)?;
     let mut context = flags.context()?;
-    flags.transforms.apply(&mut context, Some(&mut blobs))?;
+    let transforms = learned(flags, &module, &blobs, &tokenizer)?;
+    transforms.apply(&mut context, Some(&mut blobs))?;
     let lab = Laboratory::new(flags, &module, &blobs, &tokenizer)?;
     context.blobs = Some(&blobs);
     context.lab = lab.as_ref().map(|lab| lab as &dyn Lab);
@@ -41,6 +43,24 @@ pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
     let rounded = lab.map(|lab| lab.round(&module, round)).transpose()?;
     blobs.rounded = rounded.unwrap_or_default();
     Ok(Model { module, blobs, tokenizer, path: flags.model.clone() })
+}
+
+/// The transforms that are asked for, with a file of rotations in the place of those to be learned.
+fn learned(
+    flags: &ModelFlags,
+    module: &Module,
+    blobs: &BlobSource,
+    tokenizer: &Option<Tokenizer>,
+) -> Result<TransformFlags, Error> {
+    let mut transforms = flags.transforms.clone();
+    if let Rotate::Learned(flag) = transforms.rotate {
+        let Some(lab) = Laboratory::new(flags, module, blobs, tokenizer)? else {
+            return Err(Error::new("IG0401", "--rotate learned needs a text")
+                .help("say which: --calib FILE, or --calib self"));
+        };
+        transforms.rotate = Rotate::File(learn::rotations(flags, module, blobs, &lab, flag)?);
+    }
+    Ok(transforms)
 }
 
 /// Decides what is left to `auto`; how to round then.

@@ -37,8 +37,7 @@ pub struct ModelFlags {
     #[arg(help_heading = MODEL, long, value_enum)]
     pub kv: Option<Kv>,
     /// Round as formats would that no kernel stores yet, to measure what they lose: aN rows that
-    /// matrices read to N bits (sN: with fixed ranges, needs --calib), kvN keys and values; rows are
-    /// f32 otherwise
+    /// matrices of layers read to N bits (sN: with fixed ranges, needs --calib), kvN keys and values
     #[arg(
         help_heading = MODEL, long, value_name = "LIST", value_delimiter = ',',
         value_parser = simulated
@@ -224,7 +223,6 @@ impl ModelFlags {
                 }
                 Simulated::Cache { bits } => simulation.cache = Some(bits),
             }
-            context.activation_group = None;
         }
         Ok(context)
     }

@@ -1,6 +1,7 @@
 //! Flags of the passes that change numbers and not the function: rotations and smoothing.
 
 use crate::Error;
+use crate::calib::learn::LearnFlag;
 use crate::calib::search::{Axis, Setting};
 use crate::frontend::BlobSource;
 use clap::{Args, ValueEnum};
@@ -17,9 +18,10 @@ const TRANSFORMS: &str = "Transforms";
 #[derive(Args, Clone, Debug)]
 pub struct TransformFlags {
     /// Rotate: off, hadamard (random signs by --seed; hadamard,seeds=N for the best of N), auto (off
-    /// or the best of some), or a safetensors file with R1 and R2
+    /// or the best of some), learned (takes steps=N, tokens=N, rate=X after commas), or a safetensors
+    /// file with R1 and R2
     #[arg(
-        help_heading = TRANSFORMS, long, value_name = "off|hadamard|auto|FILE",
+        help_heading = TRANSFORMS, long, value_name = "off|hadamard|auto|learned|FILE",
         default_value = "off"
     )]
     pub rotate: Rotate,
@@ -45,7 +47,7 @@ pub struct TransformFlags {
 }
 
 /// Where rotations come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Rotate {
     /// There are none.
     Off,
@@ -56,6 +58,8 @@ pub enum Rotate {
     },
     /// Whatever diverges least.
     Auto,
+    /// Hadamard matrices that go down a gradient.
+    Learned(LearnFlag),
     /// A safetensors file: R1, and R2 of each layer.
     File(PathBuf),
 }
@@ -129,6 +133,10 @@ impl FromStr for Rotate {
             "off" => Rotate::Off,
             "hadamard" => Rotate::Hadamard { seeds: 1 },
             "auto" => Rotate::Auto,
+            "learned" => Rotate::Learned(LearnFlag::default()),
+            text if text.starts_with("learned,") => {
+                Rotate::Learned(text["learned,".len()..].parse()?)
+            }
             text => match text.strip_prefix("hadamard,") {
                 None => Rotate::File(text.into()),
                 Some(rest) => {
@@ -164,7 +172,7 @@ impl TransformFlags {
             context.smooth = Some(self.smoothing(alpha));
         }
         let matrices = match &self.rotate {
-            Rotate::Off | Rotate::Auto => return Ok(()),
+            Rotate::Off | Rotate::Auto | Rotate::Learned(_) => return Ok(()),
             Rotate::Hadamard { .. } => Matrices::Hadamard { seed: self.seed },
             Rotate::File(path) => match blobs {
                 Some(blobs) => crate::frontend::add_rotations(blobs, path)?,

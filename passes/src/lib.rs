@@ -12,6 +12,7 @@ pub mod factors;
 pub mod fold_norms;
 mod groups;
 pub mod hadamards;
+pub mod learn;
 pub mod local_scales;
 pub mod rotate;
 pub mod round;
@@ -141,6 +142,13 @@ pub const PASSES: &[Pass] = &[
         run: select::run,
     },
     Pass {
+        name: "simulate",
+        what: "round rows, keys and values as formats would that no kernel stores yet",
+        exact: false,
+        wanted: |context| context.simulate.is_some(),
+        run: simulate::run,
+    },
+    Pass {
         name: "activations",
         what: "quantise rows where they meet integers",
         exact: false,
@@ -153,13 +161,6 @@ pub const PASSES: &[Pass] = &[
         exact: false,
         wanted: |context| context.cache.is_some(),
         run: cache::run,
-    },
-    Pass {
-        name: "simulate",
-        what: "round rows, keys and values as formats would that no kernel stores yet",
-        exact: false,
-        wanted: |context| context.simulate.is_some(),
-        run: simulate::run,
     },
 ];
 
@@ -183,7 +184,8 @@ pub const ORDER: &[(&str, &str, &str)] = &[
     ("hadamards", "select", "transforms change numbers that are not rounded yet"),
     ("smooth", "select", "grids are chosen on final numbers"),
     ("select", "activations", "rows are quantised only where a matrix holds integers"),
-    ("select", "simulate", "ranges are those of the rows as they are in the end"),
+    ("smooth", "simulate", "ranges are those of the rows as they are in the end"),
+    ("simulate", "activations", "kernels of 8 bits take rows that were rounded to fewer"),
     (
         "select",
         "cache",

@@ -149,7 +149,18 @@ impl<'a> Laboratory<'a> {
         round_all(module, self.blobs, windows, how)
     }
 
-    fn key(&self, text: &str) -> u128 {
+    /// What nothing is compared on.
+    pub fn windows(&self) -> &[Vec<i32>] {
+        &self.windows
+    }
+
+    /// What was found before.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// A key of the cache: the model, the text, and `text`.
+    pub fn key(&self, text: &str) -> u128 {
         hash(format!("{:x} {:?} {text}", self.model, self.windows).as_bytes())
     }
 }
