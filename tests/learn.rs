@@ -19,7 +19,7 @@ fn learning_lowers_what_four_bits_lose() {
     let window = tokens(&module, 48).into_iter().map(|t| t as i32).collect();
     let mut losses = vec![];
     let mut seen = |_, loss, _: &_| losses.push(loss);
-    let how = Learning { steps: 30, rate: 1.5 };
+    let how = Learning { steps: 30, rate: std::env::var("RATE").map_or(0.1, |r| r.parse().unwrap()) };
     learn(&module, &original, &checkpoint.blobs, &[window], how, None, &mut seen)
         .expect("it learns");
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;

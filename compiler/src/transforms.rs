@@ -6,7 +6,7 @@ use crate::calib::search::{Axis, Setting};
 use crate::frontend::BlobSource;
 use clap::{Args, ValueEnum};
 use passes::Context;
-use passes::factors::Smoothing;
+use passes::factors::{Smoothing, Strength};
 use passes::rotate::{Matrices, Rotations};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -32,8 +32,12 @@ pub struct TransformFlags {
         default_values = ["r1", "r2"], requires = "rotate"
     )]
     pub rotations: Vec<Rotation>,
-    /// Smooth: off, the share of a channel's range, 0 to 1, that goes into the weights, or auto
-    #[arg(help_heading = TRANSFORMS, long, value_name = "off|ALPHA|auto", default_value = "off")]
+    /// Smooth: off, the share of a channel's range, 0 to 1, that goes into the weights, search (what
+    /// loses least, for each site), or auto (whichever of these diverges least)
+    #[arg(
+        help_heading = TRANSFORMS, long, value_name = "off|ALPHA|search|auto",
+        default_value = "off"
+    )]
     pub smooth: Smooth,
     /// What is smoothed: norms, inner (up to down), values (to the output matrix)
     #[arg(
@@ -84,6 +88,8 @@ pub enum Smooth {
     Off,
     /// The exponent of SmoothQuant.
     Alpha(f64),
+    /// What loses least, for each site by itself.
+    Search,
     /// Whatever diverges least.
     Auto,
 }
@@ -118,9 +124,10 @@ impl FromStr for Smooth {
         let alpha = text.parse().ok().filter(|alpha| (0.0..=1.0).contains(alpha));
         match (text, alpha) {
             ("off", _) => Ok(Smooth::Off),
+            ("search", _) => Ok(Smooth::Search),
             ("auto", _) => Ok(Smooth::Auto),
             (_, Some(alpha)) => Ok(Smooth::Alpha(alpha)),
-            _ => Err("expected off, auto, or a number from 0 to 1".into()),
+            _ => Err("expected off, search, auto, or a number from 0 to 1".into()),
         }
     }
 }
@@ -158,8 +165,14 @@ const SEEDS_MAX: u64 = 64;
 const SEEDS_AUTO: u64 = 3;
 /// Between two seeds that are tried: matrices of R2 follow the seed of R1, one by one.
 const SEED_STRIDE: u64 = 1000;
-/// Strengths that `--smooth auto` tries.
-const ALPHAS: [f64; 3] = [0.3, 0.5, 0.7];
+/// What `--smooth auto` tries.
+const STRENGTHS: [Option<Strength>; 5] = [
+    None,
+    Some(Strength::Alpha(0.3)),
+    Some(Strength::Alpha(0.5)),
+    Some(Strength::Alpha(0.7)),
+    Some(Strength::Searched),
+];
 
 impl TransformFlags {
     /// Puts what the flags say into the context. Tensors of a file join those of the checkpoint.
@@ -168,9 +181,11 @@ impl TransformFlags {
         context: &mut Context<'_>,
         blobs: Option<&mut BlobSource>,
     ) -> Result<(), Error> {
-        if let Smooth::Alpha(alpha) = self.smooth {
-            context.smooth = Some(self.smoothing(alpha));
-        }
+        context.smooth = match self.smooth {
+            Smooth::Off | Smooth::Auto => None,
+            Smooth::Alpha(alpha) => Some(self.smoothing(Strength::Alpha(alpha))),
+            Smooth::Search => Some(self.smoothing(Strength::Searched)),
+        };
         let matrices = match &self.rotate {
             Rotate::Off | Rotate::Auto | Rotate::Learned(_) => return Ok(()),
             Rotate::Hadamard { .. } => Matrices::Hadamard { seed: self.seed },
@@ -197,17 +212,15 @@ impl TransformFlags {
         let off = (self.rotate == Rotate::Auto).then_some(Setting::Rotate(None));
         let seeds = (0..seeds).map(|n| Setting::Rotate(Some(self.rotations(seed(n)))));
         let rotate = off.into_iter().chain(seeds).collect();
-        let alphas: &[f64] = if self.smooth == Smooth::Auto { &ALPHAS } else { &[] };
-        let off = (self.smooth == Smooth::Auto).then_some(Setting::Smooth(None));
-        let alphas = alphas.iter().map(|&alpha| Setting::Smooth(Some(self.smoothing(alpha))));
-        let smooth = off.into_iter().chain(alphas).collect();
+        let strengths = STRENGTHS.iter().filter(|_| self.smooth == Smooth::Auto);
+        let smooth = strengths.map(|s| Setting::Smooth(s.map(|s| self.smoothing(s)))).collect();
         [Axis { name: "rotate", settings: rotate }, Axis { name: "smooth", settings: smooth }]
     }
 
-    fn smoothing(&self, alpha: f64) -> Smoothing {
+    fn smoothing(&self, strength: Strength) -> Smoothing {
         let has = |site| self.smooth_sites.contains(&site);
         Smoothing {
-            alpha,
+            strength,
             norms: has(SmoothSite::Norms),
             inner: has(SmoothSite::Inner),
             values: has(SmoothSite::Values),

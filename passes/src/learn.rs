@@ -2,8 +2,11 @@
 //! predictions of the rounded network are from those of the model as it was.
 //!
 //! # What
-//! Weights stay as they are, rotations change. Rounding, of weights, rows and the cache, passes
-//! gradients through; steps go along the orthogonal matrices, and each ends on one.
+//! Weights stay as they are, rotations change. A rounded number is the exact one and an error, which is
+//! a share of the grid's step; gradients go through rounding to the rows before, and to the step, which
+//! is in proportion to the range of its group. Rotations learn from ranges alone: an error that is
+//! held as it is has no direction on average, and what a rotation makes of it is noise. Steps go
+//! along the orthogonal matrices, and each ends on one.
 //!
 //! # Why it is exact (or how far off)
 //! Any rotation is exact; these are orthogonal to f32.
@@ -13,8 +16,9 @@
 //! starts, and no factors after them.
 //!
 //! # Paper
-//! SpinQuant (arXiv 2405.16406) with its Cayley SGD; the loss is that of LLM-QAT (2305.17888), which
-//! says more about a token than the text does.
+//! SpinQuant (arXiv 2405.16406) with its Cayley SGD, but for gradients by ranges, as in LSQ
+//! (1902.08153); the loss is that of LLM-QAT (2305.17888), which says more about a token than the text
+//! does.
 
 mod cayley;
 mod ops;
@@ -34,7 +38,8 @@ const PASS: &str = "learn";
 pub struct Learning {
     /// Steps.
     pub steps: usize,
-    /// Length of the first step; the last is next to nothing, along a cosine.
+    /// By how much the first step turns a channel at most, in radians; the last is next to nothing,
+    /// along a cosine.
     pub rate: f64,
 }
 
@@ -124,41 +129,10 @@ mod tests {
         (0..24).map(|i| (i * 7) % 48).collect()
     }
 
-    /// Loss of the module with its rotations, an element of one moved.
-    fn loss(weights: &mut Weights, module: &Module, aim: &[f32], by: usize, at: usize, d: f32) -> f64 {
-        weights.rotations[by].matrix[at] += d;
-        weights.turn();
-        let logits = Tape::new(module, &tokens()).run(weights).0;
-        weights.rotations[by].matrix[at] -= d;
-        ops::divergence(aim, &logits, 48).0
-    }
-
-    #[test]
-    fn gradients_reach_the_rotations() {
-        let (module, _, blobs) = turned(None);
-        let mut weights = Weights::new(&module, &blobs, true).expect("weights");
-        assert_eq!(weights.rotations.len(), 3, "R1, and R2 of two layers");
-        let aim: Vec<f32> = (0..24 * 48).map(|i| ((i * 37) % 101) as f32 * 0.05).collect();
-        let (tokens, tape_module) = (tokens(), module.clone());
-        let tape = Tape::new(&tape_module, &tokens);
-        let (logits, frames) = tape.run(&weights);
-        let (_, slope) = ops::divergence(&aim, &logits, 48);
-        tape.back(&mut weights, &frames, slope);
-        for by in 0..3 {
-            for at in [0, 5, 11, 14] {
-                let found = f64::from(weights.rotations[by].gradient[at]);
-                let mut of = |d| loss(&mut weights, &module, &aim, by, at, d);
-                let expected = (of(2e-3) - of(-2e-3)) / 4e-3;
-                let off = (found - expected).abs();
-                assert!(off < 0.02 * expected.abs() + 2e-3, "{by} {at}: {found}, not {expected}");
-            }
-        }
-    }
-
     #[test]
     fn an_exact_model_has_nothing_to_lose() {
         let (module, original, blobs) = turned(None);
-        let how = Learning { steps: 3, rate: 0.2 };
+        let how = Learning { steps: 3, rate: 0.1 };
         let mut seen = |_, loss: f64, _: &Learned| assert!(loss.abs() < 1e-6, "{loss}");
         learn(&module, &original, &blobs, &[tokens()], how, None, &mut seen).expect("it learns");
     }
@@ -167,7 +141,7 @@ mod tests {
     fn a_run_that_was_cut_short_goes_on_to_the_same_end() {
         let (module, original, blobs) = turned(Some(4));
         let windows = [tokens(), tokens()[3..].to_vec()];
-        let how = Learning { steps: 6, rate: 0.2 };
+        let how = Learning { steps: 6, rate: 0.1 };
         let mut half = None;
         let mut keep = |step, _, learned: &Learned| {
             if step == 2 {

@@ -16,6 +16,7 @@ pub mod learn;
 pub mod local_scales;
 pub mod rotate;
 pub mod round;
+pub mod scales;
 pub mod select;
 pub mod share;
 pub mod simulate;

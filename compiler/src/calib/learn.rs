@@ -30,7 +30,7 @@ const KEEP: usize = 5;
 
 impl Default for LearnFlag {
     fn default() -> LearnFlag {
-        LearnFlag { how: Learning { steps: 36, rate: 1.5 }, tokens: 256 }
+        LearnFlag { how: Learning { steps: 36, rate: 0.1 }, tokens: 256 }
     }
 }
 

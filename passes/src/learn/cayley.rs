@@ -6,8 +6,9 @@ use faer::{Mat, MatRef};
 /// Rounds of the fixed-point iteration that stands for the inverse in the Cayley transform.
 const ROUNDS: usize = 5;
 
-/// One step of size `rate` at most from the rotation `r[n][n]` against the gradient `g`, with a polar
-/// retraction after it: what the iteration leaves of an error does not pile up.
+/// One step from the rotation `r[n][n]` against the gradient `g`, however long that is: no channel
+/// turns by more than about `rate`, in radians. A polar retraction follows, so that what the iteration
+/// leaves of an error does not pile up.
 pub(super) fn step(r: &mut [f32], g: &[f32], n: usize, rate: f64) {
     let to_f64 = |x: &[f32]| Mat::from_fn(n, n, |i, j| f64::from(x[i * n + j]));
     let (x, g) = (to_f64(r), to_f64(g));
@@ -16,7 +17,7 @@ pub(super) fn step(r: &mut [f32], g: &[f32], n: usize, rate: f64) {
     let xgx = x.as_ref() * (x.transpose() * &gx);
     let w = &gx - 0.5 * xgx;
     let a = &w - w.transpose();
-    let alpha = rate.min(1.0 / (largest_column(a.as_ref()) + 1e-8));
+    let alpha = rate / largest_column(a.as_ref()).max(f64::MIN_POSITIVE);
     let mut y = &x - alpha * (&a * &x);
     for _ in 0..ROUNDS {
         y = &x - (alpha / 2.0) * (&a * (&x + &y));
@@ -30,7 +31,7 @@ pub(super) fn step(r: &mut [f32], g: &[f32], n: usize, rate: f64) {
 }
 
 fn largest_column(a: MatRef<'_, f64>) -> f64 {
-    let column = |j: usize| a.col(j).iter().map(|x| x.abs()).sum::<f64>();
+    let column = |j: usize| a.col(j).iter().map(|x| x * x).sum::<f64>().sqrt();
     (0..a.ncols()).map(column).fold(0.0, f64::max)
 }
 
@@ -71,7 +72,7 @@ mod tests {
             let g: Vec<f32> = r.iter().zip(&aim).map(|(a, b)| 2.0 * (a - b)).collect();
             step(&mut r, &g, n, 0.05);
             let now = loss(&r);
-            assert!(now < before + 1e-5, "{now} after {before}");
+            assert!(now < before || now < 0.1, "{now} after {before}");
             before = now;
         }
         for i in 0..n {

@@ -1,11 +1,10 @@
 //! A module run on one conversation in f32, every value kept, and the way back to the rotations.
-//! Rounding of rows and of the cache passes gradients through.
 
 use super::ops::{Attention, add, product, rms_norm, rms_norm_back, rope, silu_mul, silu_mul_back, view};
 use super::weights::Weights;
 use ir::hadamard::Hadamard;
 use ir::quant::{FakeGrid, quant_group};
-use ir::{Arg, Graph, GraphId, Module, Op, Param, Type, ValueId, WeightId};
+use ir::{Arg, Graph, GraphId, Module, Op, Param, Side, Type, ValueId, WeightId};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
@@ -220,11 +219,7 @@ impl<'m> Tape<'m> {
         };
         let rows = |x: Vec<f32>| Some(Data::Rows(x));
         match &inst.op {
-            Op::Embed => {
-                let table = frame.weight(args[1]).expect("verified: V3");
-                weights.back_rows(table, self.tokens, dy);
-                vec![]
-            }
+            Op::Embed => vec![],
             Op::RmsNorm { eps, group } => {
                 let group = group.map_or_else(|| width(0), |g| g as usize);
                 let gain = args.get(1).and_then(|&a| frame.weight(a)).map(|w| weights.get(w));
@@ -235,18 +230,21 @@ impl<'m> Tape<'m> {
                 let [count, columns] = weights.dims(matrix);
                 let dy_rows = view(&dy, count);
                 let dx = product(dy_rows, view(weights.get(matrix), columns));
-                if weights.is_turned(matrix) {
+                if weights.is_rounded(matrix) {
                     let x = view(frame.rows(args[0]), columns);
                     weights.back(matrix, product(dy_rows.transpose(), x));
                 }
-                if let Some(bias) = args.get(2).and_then(|&a| frame.weight(a)) {
-                    let mut sum = vec![0f32; count];
-                    dy.chunks(count).for_each(|dy| add(&mut sum, dy));
-                    weights.back(bias, sum);
-                }
                 vec![rows(dx)]
             }
-            Op::QuantRows { .. } | Op::FakeQuant { .. } => vec![rows(dy)],
+            Op::QuantRows { .. } => vec![rows(dy)],
+            Op::FakeQuant { group, .. } => {
+                if let (1, Some(by)) = (args.len(), basis(graph, frame, inst, weights)) {
+                    let (x, y) = (frame.rows(args[0]), frame.rows(Arg::Value(inst.result)));
+                    let slope = range_slope(x, y, &dy, *group as usize);
+                    weights.back_rows(by, x, &slope);
+                }
+                vec![rows(dy)]
+            }
             Op::Hadamard { size } => {
                 let turn = view(&self.turns[size], *size as usize);
                 vec![rows(product(view(&dy, *size as usize), turn.transpose()))]
@@ -296,6 +294,39 @@ impl Frame {
         let Data::Cache(keys, values) = self.data(arg) else { unreachable!("verified: V4") };
         (keys, values)
     }
+}
+
+/// The rotation that turned the rows that an instruction rounds: that of what reads the result, or
+/// of what made them.
+fn basis(graph: &Graph, frame: &Frame, inst: &ir::Inst, weights: &Weights) -> Option<usize> {
+    let of = |linear: &ir::Inst, side| match linear.op {
+        Op::Linear => weights.basis(frame.weight(linear.args[1])?, side),
+        _ => None,
+    };
+    let reads = |i: &&ir::Inst| i.args.first() == Some(&Arg::Value(inst.result));
+    let made = |i: &&ir::Inst| inst.args[0] == Arg::Value(i.result);
+    let readers = graph.insts.iter().filter(reads).find_map(|i| of(i, Side::In));
+    readers.or_else(|| graph.insts.iter().filter(made).find_map(|i| of(i, Side::Out)))
+}
+
+/// What a gradient by rounded rows says of the ends of each group's range. An error is a share of the
+/// step, and the step is in proportion to the range: `Σ dy · (y − x) / range`.
+fn range_slope(x: &[f32], y: &[f32], dy: &[f32], group: usize) -> Vec<f32> {
+    let mut slope = vec![0f32; x.len()];
+    let groups = x.par_chunks(group).zip(y.par_chunks(group)).zip(dy.par_chunks(group));
+    groups.zip(slope.par_chunks_mut(group)).for_each(|(((x, y), dy), slope)| {
+        let sum: f32 = y.iter().zip(x).zip(dy).map(|((y, x), dy)| dy * (y - x)).sum();
+        let end = |a: &usize, b: &usize| x[*a].total_cmp(&x[*b]);
+        let (low, high) = ((0..group).min_by(end), (0..group).max_by(end));
+        if let (Some(low), Some(high)) = (low, high)
+            && x[high] > x[low]
+        {
+            let share = sum / (x[high] - x[low]);
+            slope[high] += share;
+            slope[low] -= share;
+        }
+    });
+    slope
 }
 
 fn values_of(args: &[Arg]) -> impl Iterator<Item = usize> {

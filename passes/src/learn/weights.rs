@@ -7,6 +7,7 @@ use ir::quant::Quantised;
 use ir::uses::read_by_graphs;
 use ir::weights::{cast, materialise};
 use ir::{BlobError, Blobs, DType, Module, Rounding, Side, Source, Step, Tensor, WeightId};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// A rotation that is learned.
@@ -88,28 +89,48 @@ impl Weights {
         }
     }
 
-    /// Adds what a gradient by the numbers of a weight means for the rotations; rounding passes it
-    /// through.
+    /// Whether rotations change how a weight is rounded.
+    pub fn is_rounded(&self, id: WeightId) -> bool {
+        let turned = &self.all[&id];
+        !turned.turns.is_empty() && matches!(turned.round, Some((DType::Int(_), _)))
+    }
+
+    /// Adds to the rotations what a gradient by the rounded numbers of a matrix says of its scales:
+    /// those are in proportion to the largest element of each group.
     pub fn back(&mut self, id: WeightId, gradient: Vec<f32>) {
         let turned = &self.all[&id];
-        back(&mut self.rotations, &turned.turns, &turned.base.data, dims(&turned.base)[1], gradient);
-    }
-
-    /// The same of some rows of a table.
-    pub fn back_rows(&mut self, id: WeightId, rows: &[i32], gradient: Vec<f32>) {
-        let turned = &self.all[&id];
+        let Some((DType::Int(format), _)) = turned.round else { return };
         let columns = dims(&turned.base)[1];
-        let base: Vec<f32> = rows
-            .iter()
-            .flat_map(|&row| &turned.base.data[row as usize * columns..][..columns])
-            .copied()
-            .collect();
-        back(&mut self.rotations, &turned.turns, &base, columns, gradient);
+        let exact = forward(&self.rotations, &turned.turns, &turned.base.data, columns);
+        let group = format.group_of(columns as u64) as usize;
+        let mut slope = vec![0f32; exact.len()];
+        let groups = exact.par_chunks(group).zip(turned.now.par_chunks(group));
+        groups.zip(gradient.par_chunks(group)).zip(slope.par_chunks_mut(group)).for_each(
+            |(((exact, now), gradient), slope)| {
+                let errors = now.iter().zip(exact).map(|(now, exact)| now - exact);
+                let sum: f32 = errors.zip(gradient).map(|(e, g)| e * g).sum();
+                let most = (0..group).max_by(|&a, &b| exact[a].abs().total_cmp(&exact[b].abs()));
+                let most = most.unwrap_or(0);
+                if exact[most] != 0.0 {
+                    slope[most] = sum / exact[most];
+                }
+            },
+        );
+        back(&mut self.rotations, &turned.turns, &turned.base.data, columns, slope);
     }
 
-    /// Whether a gradient by the numbers of a weight is of any use.
-    pub fn is_turned(&self, id: WeightId) -> bool {
-        !self.all[&id].turns.is_empty()
+    /// The rotation that turned what a matrix reads, or what it makes.
+    pub fn basis(&self, id: WeightId, side: Side) -> Option<usize> {
+        self.all[&id].turns.iter().find(|turn| turn.side == side).map(|turn| turn.by)
+    }
+
+    /// Adds to a rotation what a gradient by rows in its basis says.
+    pub fn back_rows(&mut self, by: usize, rows: &[f32], gradient: &[f32]) {
+        let rotation = &self.rotations[by];
+        let n = rotation.order;
+        let before = product(view(rows, n), matrix(rotation).transpose());
+        let sum = product(view(&before, n).transpose(), view(gradient, n));
+        add(&mut self.rotations[by].gradient, &sum);
     }
 }
 
