@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::calib::CalibFlags;
 use crate::recipe::{self, BudgetFlag};
+use crate::simulate::SimulateFlags;
 use crate::transforms::TransformFlags;
 use clap::{Args, ValueEnum};
 use ir::{DType, IntFormat};
@@ -36,13 +37,9 @@ pub struct ModelFlags {
     /// Storage format of the KV cache [default: f16; as it stands in IR text]
     #[arg(help_heading = MODEL, long, value_enum)]
     pub kv: Option<Kv>,
-    /// Round as formats would that no kernel stores yet, to measure what they lose: aN rows that
-    /// matrices of layers read to N bits (sN: with fixed ranges, needs --calib), kvN keys and values
-    #[arg(
-        help_heading = MODEL, long, value_name = "LIST", value_delimiter = ',',
-        value_parser = simulated
-    )]
-    pub simulate: Vec<Simulated>,
+    /// What is rounded as if it were stored in fewer bits
+    #[command(flatten)]
+    pub simulate: SimulateFlags,
     /// Positions a conversation may hold [default: the model's, at most 2048]
     #[arg(help_heading = MODEL, long, value_name = "N")]
     pub context: Option<u64>,
@@ -87,37 +84,6 @@ pub struct DumpFlags {
     /// Run the first N passes only
     #[arg(help_heading = DUMP, long, value_name = "N")]
     pub pass_limit: Option<usize>,
-}
-
-/// One word of `--simulate`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Simulated {
-    /// Rows, with ranges of their own or fixed ones.
-    Rows {
-        /// Of each element.
-        bits: u8,
-        /// Whether ranges are fixed.
-        fixed: bool,
-    },
-    /// Keys and values.
-    Cache {
-        /// Of each element.
-        bits: u8,
-    },
-}
-
-fn simulated(word: &str) -> Result<Simulated, String> {
-    let bits = |digits: &str| digits.parse().ok().filter(|bits| (2..=8).contains(bits));
-    let found = [("kv", None), ("a", Some(false)), ("s", Some(true))].into_iter().find_map(
-        |(prefix, fixed)| {
-            let bits = bits(word.strip_prefix(prefix)?)?;
-            Some(match fixed {
-                Some(fixed) => Simulated::Rows { bits, fixed },
-                None => Simulated::Cache { bits },
-            })
-        },
-    );
-    found.ok_or_else(|| "expected aN, sN or kvN with N from 2 to 8".into())
 }
 
 /// Presets of weight formats.
@@ -215,15 +181,7 @@ impl ModelFlags {
         if context.budget.is_some() || self.recipe.is_some() {
             context.activation_group.get_or_insert(ACTIVATION_GROUP);
         }
-        for word in &self.simulate {
-            let simulation = context.simulate.get_or_insert_default();
-            match *word {
-                Simulated::Rows { bits, fixed } => {
-                    (simulation.rows, simulation.fixed) = (Some(bits), fixed);
-                }
-                Simulated::Cache { bits } => simulation.cache = Some(bits),
-            }
-        }
+        self.simulate.apply(&mut context);
         Ok(context)
     }
 
@@ -242,7 +200,7 @@ impl ModelFlags {
             kv: Some(kv),
             recipe: None,
             budget: None,
-            simulate: vec![],
+            simulate: SimulateFlags::default(),
             transforms: TransformFlags::default(),
             calib: CalibFlags::default(),
             dump: DumpFlags::default(),

@@ -46,9 +46,20 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
         let why = "rows are quantised already; simulate on a module whose rows are f32".into();
         return Err(PassError { pass: PASS, why });
     }
+    let cached = cached(module);
+    let rows = rows(module);
+    let asked = [(simulation.cache.is_some(), &cached), (simulation.rows.is_some(), &rows)];
+    for &(graph, value, group) in asked.iter().filter(|a| a.0).flat_map(|a| a.1) {
+        if group % 16 != 0 {
+            let graph = module.graph(graph);
+            let (name, of) = (graph.value_name(value), &graph.name);
+            let why = format!("{name} of @{of} has groups of {group}, which must be multiples of 16");
+            return Err(PassError { pass: PASS, why });
+        }
+    }
     let mut log = vec![];
     if let Some(bits) = simulation.cache {
-        for (graph, value, head) in cached(module) {
+        for (graph, value, head) in cached {
             let op = Op::FakeQuant { bits, group: head };
             let append = |v: ValueId, graph: &ir::Graph| {
                 producer(graph, v).is_some_and(|i| graph.insts[i].op == Op::KvAppend)
@@ -60,12 +71,11 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
         log.push(format!("keys and values as {bits} bits, one range a head"));
     }
     if let Some(bits) = simulation.rows {
-        let sites = rows(module);
         let ranges = match simulation.fixed {
-            true => fixed_ranges(module, context, &sites)?,
-            false => vec![vec![]; sites.len()],
+            true => fixed_ranges(module, context, &rows)?,
+            false => vec![vec![]; rows.len()],
         };
-        for (&(graph, value, width), ranges) in sites.iter().zip(ranges) {
+        for (&(graph, value, width), ranges) in rows.iter().zip(ranges) {
             let op = Op::FakeQuant { bits, group: width };
             let args: Vec<Arg> = ranges.into_iter().collect();
             let known = module.graph(graph).clone();
@@ -77,7 +87,7 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
             insert_after(&mut module.graphs[graph.0 as usize], value, &name, op, &args, linear);
         }
         let ranges = if simulation.fixed { "one range a place" } else { "one range a row" };
-        log.push(format!("rows at {} places as {bits} bits, {ranges}", sites.len()));
+        log.push(format!("rows at {} places as {bits} bits, {ranges}", rows.len()));
     }
     module.graphs.iter_mut().for_each(renumber);
     Ok(log)

@@ -1,7 +1,7 @@
 //! A module run on one conversation in f32, every value kept, and the way back to the rotations.
 
 use super::ops::{Attention, add, product, rms_norm, rms_norm_back, rope, silu_mul, silu_mul_back, view};
-use super::weights::Weights;
+use super::weights::{Weights, mean_price};
 use ir::hadamard::Hadamard;
 use ir::quant::{FakeGrid, quant_group};
 use ir::{Arg, Graph, GraphId, Module, Op, Param, Side, Type, ValueId, WeightId};
@@ -309,23 +309,25 @@ fn basis(graph: &Graph, frame: &Frame, inst: &ir::Inst, weights: &Weights) -> Op
     readers.or_else(|| graph.insts.iter().filter(made).find_map(|i| of(i, Side::Out)))
 }
 
-/// What a gradient by rounded rows says of the ends of each group's range. An error is a share of the
-/// step, and the step is in proportion to the range: `Σ dy · (y − x) / range`.
+/// What a gradient by rounded rows says of the ends of each group's range: an error is a share of the
+/// step, and the step is in proportion to the range.
 fn range_slope(x: &[f32], y: &[f32], dy: &[f32], group: usize) -> Vec<f32> {
-    let mut slope = vec![0f32; x.len()];
     let groups = x.par_chunks(group).zip(y.par_chunks(group)).zip(dy.par_chunks(group));
-    groups.zip(slope.par_chunks_mut(group)).for_each(|(((x, y), dy), slope)| {
-        let sum: f32 = y.iter().zip(x).zip(dy).map(|((y, x), dy)| dy * (y - x)).sum();
-        let end = |a: &usize, b: &usize| x[*a].total_cmp(&x[*b]);
-        let (low, high) = ((0..group).min_by(end), (0..group).max_by(end));
-        if let (Some(low), Some(high)) = (low, high)
-            && x[high] > x[low]
-        {
-            let share = sum / (x[high] - x[low]);
-            slope[high] += share;
-            slope[low] -= share;
-        }
-    });
+    let costs: Vec<(f32, usize, usize, f32)> = groups
+        .map(|((x, y), dy)| {
+            let cost: f32 = y.iter().zip(x).zip(dy).map(|((y, x), dy)| dy * (y - x)).sum();
+            let end = |a: &usize, b: &usize| x[*a].total_cmp(&x[*b]);
+            let low = (0..group).min_by(end).unwrap_or(0);
+            let high = (0..group).max_by(end).unwrap_or(0);
+            (cost, low, high, x[high] - x[low])
+        })
+        .collect();
+    let price = mean_price(costs.iter().map(|&(cost, _, _, range)| (cost, range)));
+    let mut slope = vec![0f32; x.len()];
+    for (slope, (_, low, high, range)) in slope.chunks_mut(group).zip(costs) {
+        slope[high] += price * range;
+        slope[low] -= price * range;
+    }
     slope
 }
 

@@ -103,19 +103,22 @@ impl Weights {
         let columns = dims(&turned.base)[1];
         let exact = forward(&self.rotations, &turned.turns, &turned.base.data, columns);
         let group = format.group_of(columns as u64) as usize;
-        let mut slope = vec![0f32; exact.len()];
         let groups = exact.par_chunks(group).zip(turned.now.par_chunks(group));
-        groups.zip(gradient.par_chunks(group)).zip(slope.par_chunks_mut(group)).for_each(
-            |(((exact, now), gradient), slope)| {
+        let costs: Vec<(f32, usize, f32)> = groups
+            .zip(gradient.par_chunks(group))
+            .map(|((exact, now), gradient)| {
                 let errors = now.iter().zip(exact).map(|(now, exact)| now - exact);
-                let sum: f32 = errors.zip(gradient).map(|(e, g)| e * g).sum();
+                let cost: f32 = errors.zip(gradient).map(|(e, g)| e * g).sum();
                 let most = (0..group).max_by(|&a, &b| exact[a].abs().total_cmp(&exact[b].abs()));
                 let most = most.unwrap_or(0);
-                if exact[most] != 0.0 {
-                    slope[most] = sum / exact[most];
-                }
-            },
-        );
+                (cost, most, exact[most])
+            })
+            .collect();
+        let price = mean_price(costs.iter().map(|&(cost, _, range)| (cost, range)));
+        let mut slope = vec![0f32; exact.len()];
+        for (slope, (_, most, range)) in slope.chunks_mut(group).zip(costs) {
+            slope[most] = price * range;
+        }
         back(&mut self.rotations, &turned.turns, &turned.base.data, columns, slope);
     }
 
@@ -132,6 +135,17 @@ impl Weights {
         let sum = product(view(&before, n).transpose(), view(gradient, n));
         add(&mut self.rotations[by].gradient, &sum);
     }
+}
+
+/// What a unit of squared range costs where many groups are rounded alike: a group by itself says
+/// little, because its errors are few.
+pub(super) fn mean_price(costs: impl Iterator<Item = (f32, f32)>) -> f32 {
+    let (mut sum, mut count) = (0f64, 0u32);
+    for (cost, range) in costs.filter(|(_, range)| *range != 0.0) {
+        sum += f64::from(cost) / f64::from(range * range);
+        count += 1;
+    }
+    (sum / f64::from(count.max(1))).max(0.0) as f32
 }
 
 fn dims(tensor: &Tensor) -> [usize; 2] {
