@@ -3,8 +3,8 @@
 pub mod cache;
 mod flags;
 mod kept;
-pub mod learn;
 mod lab;
+pub mod learn;
 pub mod observe;
 mod own;
 mod probe;

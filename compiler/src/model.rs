@@ -74,13 +74,21 @@ fn settle(
     let Some(lab) = lab else {
         return match [&rotate, &smooth].iter().find(|axis| !axis.settings.is_empty()) {
             None => Ok(flags.calib.round()),
-            Some(axis) => Err(Error::new("IG0401", format!("--{} is decided by trying", axis.name))
-                .help("say on which text: --calib FILE, or --calib self")),
+            Some(axis) => {
+                Err(Error::new("IG0401", format!("--{} is decided by trying", axis.name))
+                    .help("say on which text: --calib FILE, or --calib self"))
+            }
         };
     };
     // Before the transforms, because which of them helps depends on the rounding, and after them.
     let round = flags.calib.axis(context);
-    search::settle(lab, module, context, flags.calib.round(), &[round.clone(), rotate, smooth, round])
+    search::settle(
+        lab,
+        module,
+        context,
+        flags.calib.round(),
+        &[round.clone(), rotate, smooth, round],
+    )
 }
 
 fn open(flags: &ModelFlags) -> Result<(Module, BlobSource, Option<Tokenizer>), Error> {

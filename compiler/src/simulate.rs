@@ -9,9 +9,7 @@ use std::str::FromStr;
 pub struct SimulateFlags {
     /// Round as formats would that no kernel stores yet, to measure what they lose: aN rows that
     /// matrices of layers read to N bits (sN: with fixed ranges, needs --calib), kvN keys and values
-    #[arg(
-        help_heading = "Model and code", long, value_name = "LIST", value_delimiter = ','
-    )]
+    #[arg(help_heading = "Model and code", long, value_name = "LIST", value_delimiter = ',')]
     pub simulate: Vec<Simulated>,
 }
 

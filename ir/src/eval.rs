@@ -9,8 +9,8 @@
 mod ops;
 
 use self::ops::{
-    KvHead, Slot, attend, embed, fake_quant, hadamard, linear, quant_rows, rms_norm, rope, silu_mul, stored,
-    zip,
+    KvHead, Slot, attend, embed, fake_quant, hadamard, linear, quant_rows, rms_norm, rope,
+    silu_mul, stored, zip,
 };
 use crate::module::{Arg, Graph, GraphId, Inst, Module, Param, ValueId, WeightId};
 use crate::op::Op;

@@ -96,10 +96,8 @@ pub fn learn(
 }
 
 fn learned(weights: &Weights) -> Learned {
-    let tensor = |r: &weights::Rotation| Tensor {
-        dims: vec![r.order as u64; 2],
-        data: r.matrix.clone(),
-    };
+    let tensor =
+        |r: &weights::Rotation| Tensor { dims: vec![r.order as u64; 2], data: r.matrix.clone() };
     weights.rotations.iter().map(|r| (r.name.clone(), tensor(r))).collect()
 }
 
@@ -111,7 +109,8 @@ mod tests {
     use ir::sample::{Sample, Seeded};
 
     fn turned(rows: Option<u8>) -> (Module, Module, Seeded) {
-        let sample = Sample { bias: true, dtype: DType::F32, ..Sample::default() };
+        let sample =
+            Sample { bias: true, inner: 32, head: 16, dtype: DType::F32, ..Sample::default() };
         let original = sample.module().expect("a valid sample");
         let blobs = Seeded::new(&original, 3);
         let mut module = original.clone();
@@ -127,6 +126,31 @@ mod tests {
 
     fn tokens() -> Vec<i32> {
         (0..24).map(|i| (i * 7) % 48).collect()
+    }
+
+    #[test]
+    fn gradients_by_turned_rows_are_differences() {
+        let (module, _, blobs) = turned(None);
+        let mut weights = Weights::new(&module, &blobs, true).expect("weights");
+        let n = weights.rotations[0].order;
+        let x: Vec<f32> = (0..3 * n).map(|i| ((i * 29) % 31) as f32 * 0.1 - 1.5).collect();
+        let slope: Vec<f32> = (0..3 * n).map(|i| ((i * 13) % 7) as f32 - 3.0).collect();
+        let turned = |weights: &Weights| {
+            ops::product(ops::view(&x, n), ops::view(&weights.rotations[0].matrix, n))
+        };
+        let value = |weights: &Weights| -> f32 {
+            turned(weights).iter().zip(&slope).map(|(y, s)| y * s).sum()
+        };
+        let rows = turned(&weights);
+        weights.back_rows(0, &rows, &slope);
+        for at in [0, 5, n + 3, n * n - 1] {
+            let before = value(&weights);
+            weights.rotations[0].matrix[at] += 0.5;
+            let found = (value(&weights) - before) / 0.5;
+            weights.rotations[0].matrix[at] -= 0.5;
+            let expected = weights.rotations[0].gradient[at];
+            assert!((found - expected).abs() < 1e-2, "{at}: {found}, not {expected}");
+        }
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub struct Place<'a> {
 impl Place<'_> {
     /// The best factors, in quarter octaves.
     pub fn search(&self) -> Vec<i8> {
-        let (means, most) = ((self.fold)(&self.moments.abs_mean), (self.fold)(&self.moments.absmax));
+        let (means, most) =
+            ((self.fold)(&self.moments.abs_mean), (self.fold)(&self.moments.absmax));
         let columns = (self.fold)(&self.columns());
         let powers = POWERS.iter().map(|&p| power(p, &means));
         let shares = ALPHAS.iter().map(|&alpha| smooth(alpha, &most, &columns));
@@ -56,8 +57,7 @@ impl Place<'_> {
 
     /// Half the mean squared error of all products.
     fn loss(&self, quarters: &[i8]) -> f64 {
-        let factors: Vec<f32> =
-            (self.spread)(quarters).iter().map(|&q| factor(q) as f32).collect();
+        let factors: Vec<f32> = (self.spread)(quarters).iter().map(|&q| factor(q) as f32).collect();
         let rows = self.row_errors(&factors);
         let second = self.moments.second.as_deref().unwrap_or_default();
         let one = |(matrix, format): &(Tensor, Option<IntFormat>)| {

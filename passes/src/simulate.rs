@@ -53,7 +53,8 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
         if group % 16 != 0 {
             let graph = module.graph(graph);
             let (name, of) = (graph.value_name(value), &graph.name);
-            let why = format!("{name} of @{of} has groups of {group}, which must be multiples of 16");
+            let why =
+                format!("{name} of @{of} has groups of {group}, which must be multiples of 16");
             return Err(PassError { pass: PASS, why });
         }
     }
@@ -103,7 +104,8 @@ fn cached(module: &Module) -> Vec<(GraphId, ValueId, u32)> {
     for (id, inst, _) in instructions(module).filter(|(_, inst, _)| inst.op == Op::KvAppend) {
         let graph = module.graph(id);
         let ir::Type::Kv { head, .. } = graph.arg_type(module, inst.args[0]) else { continue };
-        found.extend([1, 2].into_iter().filter_map(|n| Some((id, value_of(inst, n)?, head as u32))));
+        found
+            .extend([1, 2].into_iter().filter_map(|n| Some((id, value_of(inst, n)?, head as u32))));
     }
     found
 }

@@ -79,7 +79,8 @@ pub fn rotations(
     context.lab = Some(lab);
     let chosen = pipeline::wanted(&context);
     let error = |e: passes::PassError| Error::new("IG0501", e.to_string());
-    passes::run(&mut module, &chosen, &context, &mut |_| ControlFlow::Continue(())).map_err(error)?;
+    passes::run(&mut module, &chosen, &context, &mut |_| ControlFlow::Continue(()))
+        .map_err(error)?;
     let windows: Vec<Vec<i32>> = lab.windows().iter().take(WINDOWS).cloned().collect();
     let windows: Vec<Vec<i32>> =
         windows.into_iter().map(|w| w[..w.len().min(flag.tokens as usize)].to_vec()).collect();

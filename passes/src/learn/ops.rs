@@ -62,8 +62,7 @@ pub(super) fn rms_norm_back(
     let one = |(x, dy): (&[f32], &[f32])| {
         let f = factor(x, eps);
         let gain = |i: usize| gain.map_or(1.0, |gain| gain[i]);
-        let dy: Vec<f64> =
-            dy.iter().enumerate().map(|(i, dy)| f64::from(dy * gain(i))).collect();
+        let dy: Vec<f64> = dy.iter().enumerate().map(|(i, dy)| f64::from(dy * gain(i))).collect();
         let dot: f64 = x.iter().zip(&dy).map(|(&x, dy)| f64::from(x) * dy).sum();
         let share = f * f * dot / group as f64;
         let dx = x.iter().zip(&dy).map(|(&x, dy)| (f * (dy - f64::from(x) * share)) as f32);
@@ -242,9 +241,7 @@ mod tests {
     /// `gradient` against the difference of `f` for a small change of every element of `x`, all
     /// weighed by `dy`.
     fn check(x: &[f32], dy: &[f32], gradient: &[f32], f: impl Fn(&[f32]) -> Vec<f32>) {
-        let value = |x: &[f32]| -> f64 {
-            f(x).iter().zip(dy).map(|(y, d)| f64::from(y * d)).sum()
-        };
+        let value = |x: &[f32]| -> f64 { f(x).iter().zip(dy).map(|(y, d)| f64::from(y * d)).sum() };
         for i in 0..x.len() {
             let moved = |by: f32| {
                 let mut x = x.to_vec();

@@ -1,6 +1,8 @@
 //! A module run on one conversation in f32, every value kept, and the way back to the rotations.
 
-use super::ops::{Attention, add, product, rms_norm, rms_norm_back, rope, silu_mul, silu_mul_back, view};
+use super::ops::{
+    Attention, add, product, rms_norm, rms_norm_back, rope, silu_mul, silu_mul_back, view,
+};
 use super::weights::{Weights, mean_price};
 use ir::hadamard::Hadamard;
 use ir::quant::{FakeGrid, quant_group};
@@ -98,7 +100,8 @@ impl<'m> Tape<'m> {
 
     fn inst(&self, graph: &Graph, frame: &Frame, inst: &ir::Inst, weights: &Weights) -> Data {
         let args = &inst.args;
-        let width = |n: usize| graph.arg_type(self.module, args[n]).row_width().unwrap_or(1) as usize;
+        let width =
+            |n: usize| graph.arg_type(self.module, args[n]).row_width().unwrap_or(1) as usize;
         Data::Rows(match &inst.op {
             Op::Embed => {
                 let table = frame.weight(args[1]).expect("verified: V3");
@@ -209,7 +212,8 @@ impl<'m> Tape<'m> {
         weights: &mut Weights,
     ) -> Vec<Option<Data>> {
         let args = &inst.args;
-        let width = |n: usize| graph.arg_type(self.module, args[n]).row_width().unwrap_or(1) as usize;
+        let width =
+            |n: usize| graph.arg_type(self.module, args[n]).row_width().unwrap_or(1) as usize;
         let dy = match slope {
             // Of `kv_append`: keys and values.
             Data::Cache(keys, values) => {
@@ -366,4 +370,20 @@ fn dense(order: u64) -> Vec<f32> {
         row.into_iter().map(|x| x as f32).collect::<Vec<f32>>()
     };
     (0..order as usize).into_par_iter().flat_map_iter(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ranges_cost_is_found_at_their_ends() {
+        // Errors of one quarter of each range, that cost what they are.
+        let x = [0.0f32, 1.0, 4.0, 2.0, 1.0, 1.0, 3.0, 2.0];
+        let y: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + [1.0, 0.5][i / 4]).collect();
+        let dy: Vec<f32> = y.iter().zip(&x).map(|(y, x)| y - x).collect();
+        let slope = range_slope(&x, &y, &dy, 4);
+        // 4 · (range / 4)², so a quarter of the squared range: half of it, doubled, at each end.
+        assert_eq!(slope, [-1.0, 0.0, 1.0, 0.0, -0.5, 0.0, 0.5, 0.0]);
+    }
 }

@@ -196,7 +196,9 @@ fn rounded(mut tensor: Tensor, round: Option<(DType, Option<Rounding>)>) -> Vec<
         Some((DType::Int(format), Some(Rounding::Nearest))) => {
             return Quantised::nearest(&tensor, format).dequantise().data;
         }
-        Some((DType::Int(format), _)) => return Quantised::round(&tensor, format).dequantise().data,
+        Some((DType::Int(format), _)) => {
+            return Quantised::round(&tensor, format).dequantise().data;
+        }
         Some((dtype, _)) => cast(dtype, &mut tensor.data),
     }
     tensor.data

@@ -76,14 +76,7 @@ fn own_grid<'k>(k: &'k Kernel<'k>, x: Val<'k>, group: u32, bits: u8) -> Grid<'k>
     [low, width * (1.0 / levels(bits)), inverse]
 }
 
-fn round<'k>(
-    k: &'k Kernel<'k>,
-    x: Val<'k>,
-    y: Val<'k>,
-    group: u32,
-    bits: u8,
-    grid: Grid<'k>,
-) {
+fn round<'k>(k: &'k Kernel<'k>, x: Val<'k>, y: Val<'k>, group: u32, bits: u8, grid: Grid<'k>) {
     let [low, step, inverse] = grid.map(|v| v.splat(F32X4));
     let (zero, most) = (k.f32x4(0.0), k.f32x4(levels(bits)));
     // Adding and taking away 1.5 · 2^23 rounds to the nearest integer, ties to even.
