@@ -10,7 +10,7 @@ use ingot_tests::model::{SHIPPED, distance, flags, shipped, tokens};
 use ir::random::mix;
 use ir::sample::{Sample, Seeded};
 use ir::{Blobs, DType, Interpreter, Module};
-use passes::factors::Smoothing;
+use passes::factors::{Smoothing, Strength};
 use passes::rotate::{Matrices, Rotations};
 use passes::{Context, PASSES, Pass};
 use runtime::Options;
@@ -60,7 +60,7 @@ fn asked(transforms: &BTreeSet<Transform>) -> (Vec<&'static Pass>, Context<'stat
             inner: has(R4),
         }),
         smooth: Some(Smoothing {
-            alpha: 0.5,
+            strength: Strength::Alpha(0.5),
             norms: has(Norms),
             inner: has(Inner),
             values: has(Values),

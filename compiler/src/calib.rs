@@ -4,9 +4,11 @@ pub mod cache;
 mod flags;
 mod kept;
 mod lab;
+pub mod learn;
 pub mod observe;
 mod own;
 mod probe;
+pub mod search;
 pub mod sequential;
 mod text;
 

@@ -23,6 +23,7 @@ pub mod recipe;
 pub mod reference;
 pub mod run;
 pub mod session;
+pub mod simulate;
 mod spread;
 pub mod text;
 pub mod tokenize;

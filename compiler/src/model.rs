@@ -1,12 +1,14 @@
 //! A model made ready: checkpoint opened, pipeline run, every flag that shapes it applied.
 
 use crate::Error;
-use crate::calib::Laboratory;
+use crate::calib::{Laboratory, Round, learn, search};
 use crate::frontend::{self, BlobSource};
 use crate::options::ModelFlags;
 use crate::pipeline;
 use crate::tokenizer::Tokenizer;
+use crate::transforms::{Rotate, TransformFlags};
 use ir::Module;
+use passes::Context;
 use passes::stats::Lab;
 use std::path::{Path, PathBuf};
 
@@ -32,14 +34,62 @@ pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
     check_chunk(flags)?;
     let mut context = flags.context()?;
     context.cache = flags.cache_beside(&context, &module);
-    flags.transforms.apply(&mut context, Some(&mut blobs))?;
+    let transforms = learned(flags, &module, &blobs, &tokenizer)?;
+    transforms.apply(&mut context, Some(&mut blobs))?;
     let lab = Laboratory::new(flags, &module, &blobs, &tokenizer)?;
     context.blobs = Some(&blobs);
     context.lab = lab.as_ref().map(|lab| lab as &dyn Lab);
+    let round = settle(flags, lab.as_ref(), &module, &mut context)?;
     pipeline::run(&mut module, &pipeline::wanted(&context), &context, &blobs, &flags.dump)?;
-    let rounded = lab.map(|lab| lab.round(&module)).transpose()?;
+    let rounded = lab.map(|lab| lab.round(&module, round)).transpose()?;
     blobs.rounded = rounded.unwrap_or_default();
     Ok(Model { module, blobs, tokenizer, path: flags.model.clone() })
+}
+
+/// The transforms that are asked for, with a file of rotations in the place of those to be learned.
+fn learned(
+    flags: &ModelFlags,
+    module: &Module,
+    blobs: &BlobSource,
+    tokenizer: &Option<Tokenizer>,
+) -> Result<TransformFlags, Error> {
+    let mut transforms = flags.transforms.clone();
+    if let Rotate::Learned(flag) = transforms.rotate {
+        let Some(lab) = Laboratory::new(flags, module, blobs, tokenizer)? else {
+            return Err(Error::new("IG0401", "--rotate learned needs a text")
+                .help("say which: --calib FILE, or --calib self"));
+        };
+        transforms.rotate = Rotate::File(learn::rotations(flags, module, blobs, &lab, flag)?);
+    }
+    Ok(transforms)
+}
+
+/// Decides what is left to `auto`; how to round then.
+fn settle(
+    flags: &ModelFlags,
+    lab: Option<&Laboratory<'_>>,
+    module: &Module,
+    context: &mut Context<'_>,
+) -> Result<Round, Error> {
+    let [rotate, smooth] = flags.transforms.axes();
+    let Some(lab) = lab else {
+        return match [&rotate, &smooth].iter().find(|axis| !axis.settings.is_empty()) {
+            None => Ok(flags.calib.round()),
+            Some(axis) => {
+                Err(Error::new("IG0401", format!("--{} is decided by trying", axis.name))
+                    .help("say on which text: --calib FILE, or --calib self"))
+            }
+        };
+    };
+    // Before the transforms, because which of them helps depends on the rounding, and after them.
+    let round = flags.calib.axis(context);
+    search::settle(
+        lab,
+        module,
+        context,
+        flags.calib.round(),
+        &[round.clone(), rotate, smooth, round],
+    )
 }
 
 fn open(flags: &ModelFlags) -> Result<(Module, BlobSource, Option<Tokenizer>), Error> {

@@ -3,6 +3,7 @@
 use crate::frontend::{self, BlobSource};
 use crate::model::{check_blobs, read_text};
 use crate::options::{self, DumpFlags, Kv, Quant};
+use crate::simulate::SimulateFlags;
 use crate::transforms::TransformFlags;
 use crate::{Error, output, pipeline};
 use clap::Args;
@@ -39,6 +40,9 @@ pub struct OptFlags {
     /// Storage format of the KV cache [default: as it stands]
     #[arg(long, value_enum)]
     pub kv: Option<Kv>,
+    /// What is rounded as if it were stored in fewer bits
+    #[command(flatten)]
+    pub simulate: SimulateFlags,
     /// How weights are transformed
     #[command(flatten)]
     pub transforms: TransformFlags,
@@ -72,7 +76,9 @@ pub fn optimised(flags: &OptFlags) -> Result<Module, Error> {
 
 /// What the formats say; transforms need the numbers too.
 pub fn context(flags: &OptFlags) -> Context<'static> {
-    options::context(flags.quant, flags.kv)
+    let mut context = options::context(flags.quant, flags.kv);
+    flags.simulate.apply(&mut context);
+    context
 }
 
 fn open(flags: &OptFlags) -> Result<(Module, Option<BlobSource>), Error> {

@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::calib::CalibFlags;
 use crate::recipe::{self, BudgetFlag};
+use crate::simulate::SimulateFlags;
 use crate::transforms::TransformFlags;
 use clap::{Args, ValueEnum};
 use ir::{Cache, DType, IntFormat, Module, Type};
@@ -36,6 +37,9 @@ pub struct ModelFlags {
     /// Storage format of the KV cache [default: f16; as it stands in IR text]
     #[arg(help_heading = MODEL, long, value_enum)]
     pub kv: Option<Kv>,
+    /// What is rounded as if it were stored in fewer bits
+    #[command(flatten)]
+    pub simulate: SimulateFlags,
     /// Positions a conversation may hold [default: the model's, at most 2048]
     #[arg(help_heading = MODEL, long, value_name = "N")]
     pub context: Option<u64>,
@@ -175,7 +179,7 @@ impl ModelFlags {
     pub fn context(&self) -> Result<passes::Context<'static>, Error> {
         let (quant, kv) = self.asked();
         let mut context = passes::Context {
-            round: self.calib.rounding(),
+            round: self.calib.round().step(),
             budget: self.budget.map(|budget| budget.0),
             ..context(quant, kv)
         };
@@ -185,6 +189,7 @@ impl ModelFlags {
         if context.budget.is_some() || self.recipe.is_some() {
             context.activation_group.get_or_insert(ACTIVATION_GROUP);
         }
+        self.simulate.apply(&mut context);
         Ok(context)
     }
 
@@ -213,6 +218,7 @@ impl ModelFlags {
             kv: Some(kv),
             recipe: None,
             budget: None,
+            simulate: SimulateFlags::default(),
             transforms: TransformFlags::default(),
             calib: CalibFlags::default(),
             dump: DumpFlags::default(),

@@ -9,7 +9,8 @@
 mod ops;
 
 use self::ops::{
-    KvHead, Slot, attend, embed, hadamard, linear, quant_rows, rms_norm, rope, silu_mul, zip,
+    KvHead, Slot, attend, embed, fake_quant, hadamard, linear, quant_rows, rms_norm, rope,
+    silu_mul, zip,
 };
 use crate::module::{Arg, Graph, GraphId, Inst, Module, Param, ValueId, WeightId};
 use crate::op::Op;
@@ -193,6 +194,10 @@ impl<'m> Interpreter<'m> {
                 Data::Rows(linear(x(), self.weight(frame, args[1]), bias))
             }
             Op::QuantRows { group } => Data::Rows(quant_rows(x(), *group as usize)),
+            Op::FakeQuant { bits, group } => {
+                let range = args.get(1).map(|&range| self.weight(frame, range).data[0]);
+                Data::Rows(fake_quant(x(), *bits, *group as usize, range))
+            }
             Op::Hadamard { size } => Data::Rows(hadamard(x(), *size)),
             Op::Rope(r) => Data::Rows(rope(x(), frame.ints(args[1]), width(), r)),
             Op::KvAppend => self.kv_append(frame, args),

@@ -51,6 +51,7 @@ pub fn infer(module: &Module, graph: &Graph, op: &Op, args: &[Arg]) -> Result<Ty
         Op::RmsNorm { eps, group } => infer_rms_norm(*eps, *group, &types),
         Op::Linear => infer_linear(&types),
         Op::QuantRows { group } => infer_quant_rows(*group, &types),
+        Op::FakeQuant { bits, group } => infer_fake_quant(*bits, *group, &types),
         Op::Hadamard { size } => infer_hadamard(*size, &types),
         Op::Rope(rope) => infer_rope(rope, &types),
         Op::KvAppend => infer_kv_append(&types),
@@ -64,7 +65,7 @@ pub fn infer(module: &Module, graph: &Graph, op: &Op, args: &[Arg]) -> Result<Ty
 fn kinds(op: &Op) -> &'static str {
     match op {
         Op::Embed => "vw",
-        Op::RmsNorm { .. } => "vW",
+        Op::RmsNorm { .. } | Op::FakeQuant { .. } => "vW",
         Op::Linear => "vwW",
         Op::QuantRows { .. } | Op::Hadamard { .. } => "v",
         Op::Rope(_) => "vv",
@@ -202,6 +203,23 @@ fn infer_quant_rows(group: u32, types: &[Type]) -> Result<Type, Mismatch> {
         return err(V_ATTRIBUTE, what);
     }
     Ok(Type::rows_of(DType::Int(format), width))
+}
+
+fn infer_fake_quant(bits: u8, group: u32, types: &[Type]) -> Result<Type, Mismatch> {
+    let width = rows("the input of fake_quant", &types[0])?;
+    if !(2..=8).contains(&bits) {
+        return err(V_ATTRIBUTE, format!("bits must be 2 to 8, found {bits}"));
+    }
+    if group == 0 || !group.is_multiple_of(16) || !width.is_multiple_of(group.into()) {
+        let what = format!("group {group} must be a multiple of 16 that divides the width {width}");
+        return err(V_ATTRIBUTE, what);
+    }
+    if let Some(range) = types.get(1)
+        && weight("the range of fake_quant", range, 1)? != [1]
+    {
+        return err(V_SHAPE, format!("the range of fake_quant must be f32[1], found {range}"));
+    }
+    Ok(types[0].clone())
 }
 
 fn infer_hadamard(size: u64, types: &[Type]) -> Result<Type, Mismatch> {

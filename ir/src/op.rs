@@ -26,6 +26,15 @@ pub enum Op {
         /// Elements of a group, a multiple of 16 that divides `D`.
         group: u32,
     },
+    /// `fake_quant x: f32[T, D] (, $range: f32[1])? -> f32[T, D]`: each group of a row to the nearest
+    /// of `2^bits` values evenly between its smallest and its largest element, or of the integers of
+    /// `bits` bits times `range / (2^(bits-1) - 1)`. What a format would lose, without the format.
+    FakeQuant {
+        /// 2 to 8.
+        bits: u8,
+        /// Elements of a group, a multiple of 16 that divides `D`.
+        group: u32,
+    },
     /// `hadamard x: f32[T, D] -> f32[T, D]`: each block of a row times the orthonormal Hadamard matrix
     /// of its size (QuaRot, arXiv 2404.00456).
     Hadamard {
@@ -126,6 +135,7 @@ impl Op {
             Op::RmsNorm { .. } => "rms_norm",
             Op::Linear => "linear",
             Op::QuantRows { .. } => "quant_rows",
+            Op::FakeQuant { .. } => "fake_quant",
             Op::Hadamard { .. } => "hadamard",
             Op::Rope(_) => "rope",
             Op::KvAppend => "kv_append",

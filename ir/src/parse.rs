@@ -369,10 +369,11 @@ fn operation(op: Word<'_>, attrs: &mut Attrs<'_>) -> Result<Op, ParseError> {
             group: attrs.word("group")?.map(Word::integer).transpose()?,
         },
         "linear" => Op::Linear,
-        "quant_rows" => {
-            let group = attrs.integer("group")?;
-            let small = u32::try_from(group).map_err(|_| op.error("a group below 2^32"))?;
-            Op::QuantRows { group: small }
+        "quant_rows" => Op::QuantRows { group: group(op, attrs)? },
+        "fake_quant" => {
+            let bits = attrs.integer("bits")?;
+            let bits = u8::try_from(bits).map_err(|_| op.error("bits below 256"))?;
+            Op::FakeQuant { bits, group: group(op, attrs)? }
         }
         "hadamard" => Op::Hadamard { size: attrs.integer("size")? },
         "rope" => Op::Rope(Rope {
@@ -388,6 +389,11 @@ fn operation(op: Word<'_>, attrs: &mut Attrs<'_>) -> Result<Op, ParseError> {
         "silu_mul" => Op::SiluMul,
         _ => return Err(op.error("an operation of `ir/README.md`")),
     })
+}
+
+fn group(op: Word<'_>, attrs: &mut Attrs<'_>) -> Result<u32, ParseError> {
+    let group = attrs.integer("group")?;
+    u32::try_from(group).map_err(|_| op.error("a group below 2^32"))
 }
 
 fn rope_scaling(attrs: &mut Attrs<'_>) -> Result<RopeScaling, ParseError> {

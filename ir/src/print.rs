@@ -124,6 +124,7 @@ fn attributes(op: &Op) -> Option<String> {
         Op::RmsNorm { eps, group: None } => Some(format!("eps = {eps:?}")),
         Op::RmsNorm { eps, group: Some(group) } => Some(format!("eps = {eps:?}, group = {group}")),
         Op::QuantRows { group } => Some(format!("group = {group}")),
+        Op::FakeQuant { bits, group } => Some(format!("bits = {bits}, group = {group}")),
         Op::Hadamard { size } => Some(format!("size = {size}")),
         Op::Rope(rope) => Some(rope_attributes(rope)),
         Op::Attention { heads, scale } => Some(format!("heads = {heads}, scale = {scale:?}")),

@@ -1,17 +1,19 @@
 //! Smoothing factors: how much of a channel's range a matrix takes over from the rows it reads.
 
-use crate::PassError;
-use crate::stats::{Lab, Stats, inputs_of};
+use crate::scales::Place;
+use crate::stats::{Lab, Site, Stats, inputs_of};
+use crate::{Context, PassError};
 use ir::history::FACTOR_RANGE;
 use ir::weights::materialise;
-use ir::{Module, WeightId};
+use ir::{DType, Module, WeightId};
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// Which sites are smoothed, and how strongly.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Smoothing {
-    /// Share of a channel's range that goes into the weights, 0 to 1.
-    pub alpha: f64,
+    /// How strongly.
+    pub strength: Strength,
     /// Between norms and the matrices behind them.
     pub norms: bool,
     /// Between the `up` matrix and the one behind the activation.
@@ -20,9 +22,29 @@ pub struct Smoothing {
     pub values: bool,
 }
 
+/// How strongly a site is smoothed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Strength {
+    /// The share of a channel's range that goes into the weights, 0 to 1.
+    Alpha(f64),
+    /// What loses least, for each site by itself.
+    Searched,
+}
+
 impl Default for Smoothing {
     fn default() -> Smoothing {
-        Smoothing { alpha: 0.5, norms: true, inner: true, values: true }
+        Smoothing { strength: Strength::Alpha(0.5), norms: true, inner: true, values: true }
+    }
+}
+
+impl fmt::Display for Smoothing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sites = [(self.norms, "norms"), (self.inner, "inner"), (self.values, "values")];
+        let sites: Vec<&str> = sites.iter().filter(|s| s.0).map(|s| s.1).collect();
+        match self.strength {
+            Strength::Alpha(alpha) => write!(f, "{alpha} {}", sites.join(",")),
+            Strength::Searched => write!(f, "search {}", sites.join(",")),
+        }
     }
 }
 
@@ -77,19 +99,62 @@ pub fn columns(
     Ok(largest)
 }
 
-/// `s = inputs^α / columns^(1-α)`, each in quarter octaves around their mean: a common factor
-/// changes nothing. A channel without range is left alone.
+/// `s = inputs^α / columns^(1-α)`. A channel without range is left alone.
 pub fn smooth(alpha: f64, inputs: &[f32], columns: &[f32]) -> Vec<i8> {
     let exponent = |(&x, &w): (&f32, &f32)| {
         let alive = x > 0.0 && w > 0.0;
         alive.then(|| alpha * f64::from(x).log2() - (1.0 - alpha) * f64::from(w).log2())
     };
-    let exponents: Vec<Option<f64>> = inputs.iter().zip(columns).map(exponent).collect();
+    quarters(inputs.iter().zip(columns).map(exponent).collect())
+}
+
+/// `s = inputs^power`. A channel without range is left alone.
+pub fn power(power: f64, inputs: &[f32]) -> Vec<i8> {
+    let exponent = |&x: &f32| (x > 0.0).then(|| power * f64::from(x).log2());
+    quarters(inputs.iter().map(exponent).collect())
+}
+
+/// Exponents of two in quarter octaves around their mean: a common factor changes nothing.
+fn quarters(exponents: Vec<Option<f64>>) -> Vec<i8> {
     let alive: Vec<f64> = exponents.iter().flatten().copied().collect();
     let mean = alive.iter().sum::<f64>() / alive.len().max(1) as f64;
     let (least, most) = (f64::from(FACTOR_RANGE.0), f64::from(FACTOR_RANGE.1));
     let quarters = |e: &Option<f64>| e.map_or(0.0, |e| (4.0 * (e - mean)).round());
     exponents.iter().map(|e| quarters(e).clamp(least, most) as i8).collect()
+}
+
+/// Factors of the channels that `matrices` read, as `smoothing` finds them. `fold` makes one number
+/// for each factor out of one for each column, `spread` the other way round.
+pub fn find(
+    module: &Module,
+    context: &Context<'_>,
+    stats: &Stats,
+    pass: &'static str,
+    matrices: &BTreeSet<WeightId>,
+    fold: &dyn Fn(&[f32]) -> Vec<f32>,
+    spread: &dyn Fn(&[i8]) -> Vec<i8>,
+) -> Result<Vec<i8>, PassError> {
+    let lab = lab(pass, context.lab)?;
+    if let Strength::Alpha(alpha) = context.smooth.unwrap_or_default().strength {
+        let inputs = inputs(module, stats, pass, matrices)?;
+        let columns = columns(module, lab, pass, matrices)?;
+        return Ok(smooth(alpha, &fold(&inputs), &fold(&columns)));
+    }
+    let fail = |why: String| PassError { pass, why };
+    let one = |&id: &WeightId| {
+        let tensor = materialise(module, id, lab.blobs()).map_err(|e| fail(e.to_string()))?;
+        let asked = context.recipe.format(&module.weight(id).name).or(context.weights);
+        let format = match asked {
+            Some(DType::Int(format)) => Some(format),
+            _ => None,
+        };
+        Ok((tensor, format))
+    };
+    let sites: Vec<Site> = matrices.iter().flat_map(|&m| inputs_of(module, m)).collect();
+    let moments = stats.merged(&sites).ok_or_else(|| fail("nothing was observed".into()))?;
+    let matrices = matrices.iter().map(one).collect::<Result<_, PassError>>()?;
+    let place = Place { matrices, moments, row_group: context.activation_group, fold, spread };
+    Ok(place.search())
 }
 
 /// The factor strings of a log: how many octaves lie between the smallest and the largest.

@@ -12,11 +12,14 @@ pub mod factors;
 pub mod fold_norms;
 mod groups;
 pub mod hadamards;
+pub mod learn;
 pub mod local_scales;
 pub mod rotate;
 pub mod round;
+pub mod scales;
 pub mod select;
 pub mod share;
+pub mod simulate;
 pub mod smooth;
 pub mod stats;
 
@@ -24,6 +27,7 @@ use factors::Smoothing;
 use ir::{Blobs, DType, Module, Rounding, verify};
 use rotate::Rotations;
 use select::{Budget, Recipe};
+use simulate::Simulation;
 use stats::Lab;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -43,6 +47,8 @@ pub struct Context<'a> {
     pub activation_group: Option<u32>,
     /// Storage format of the KV cache; `None` leaves it as it is.
     pub cache: Option<DType>,
+    /// What is rounded as if it were stored in fewer bits; `None` for nothing.
+    pub simulate: Option<Simulation>,
     /// Rotations; `None` for none.
     pub rotate: Option<Rotations>,
     /// Smoothing; `None` for none.
@@ -137,6 +143,13 @@ pub const PASSES: &[Pass] = &[
         run: select::run,
     },
     Pass {
+        name: "simulate",
+        what: "round rows, keys and values as formats would that no kernel stores yet",
+        exact: false,
+        wanted: |context| context.simulate.is_some(),
+        run: simulate::run,
+    },
+    Pass {
         name: "activations",
         what: "quantise rows where they meet integers",
         exact: false,
@@ -172,6 +185,8 @@ pub const ORDER: &[(&str, &str, &str)] = &[
     ("hadamards", "select", "transforms change numbers that are not rounded yet"),
     ("smooth", "select", "grids are chosen on final numbers"),
     ("select", "activations", "rows are quantised only where a matrix holds integers"),
+    ("smooth", "simulate", "ranges are those of the rows as they are in the end"),
+    ("simulate", "activations", "kernels of 8 bits take rows that were rounded to fewer"),
     (
         "select",
         "cache",

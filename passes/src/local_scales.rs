@@ -20,9 +20,9 @@
 use crate::attention::paths;
 use crate::bindings::{Bindings, instructions, matrices, producer, readers, value_of};
 use crate::edit::{append, check_float, make};
-use crate::factors;
+use crate::factors::{self, Strength};
 use crate::groups::{Group, bound, check_alone, join};
-use crate::stats::{Lab, inputs_of};
+use crate::stats::{Stats, inputs_of};
 use crate::{Context, PassError};
 use ir::{Arg, Graph, Module, Op, Side, Source, Step, ValueId, WeightId};
 use std::collections::BTreeSet;
@@ -56,13 +56,13 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
         groups().flat_map(|g| &g.read).flat_map(|&m| inputs_of(module, m)).collect();
     sites.sort();
     sites.dedup();
-    let stats = lab.observe(module, &sites, false)?;
+    let searched = smoothing.strength == Strength::Searched;
+    let stats = lab.observe(module, &sites, searched)?;
     let mut log = vec![];
     for kind in &kinds {
         let mut most = 0f64;
         for group in &kind.groups {
-            let inputs = factors::inputs(module, &stats, PASS, &group.read)?;
-            most = most.max(scale(module, lab, smoothing.alpha, kind, group, &inputs)?);
+            most = most.max(scale(module, context, kind, group, &stats)?);
         }
         if !kind.groups.is_empty() {
             let count = kind.groups.len();
@@ -79,18 +79,22 @@ fn fail<T>(why: impl Into<String>) -> Result<T, PassError> {
 /// Scales one group; how many octaves its factors span.
 fn scale(
     module: &mut Module,
-    lab: &dyn Lab,
-    alpha: f64,
+    context: &Context<'_>,
     kind: &Kind,
     group: &Group,
-    inputs: &[f32],
+    stats: &Stats,
 ) -> Result<f64, PassError> {
-    let columns = factors::columns(module, lab, PASS, &group.read)?;
     let folded = |x: &[f32]| match kind.repeats {
         None => x.to_vec(),
         Some((head, times)) => fold_heads(x, head as usize, times as usize),
     };
-    let quarters = factors::smooth(alpha, &folded(inputs), &folded(&columns));
+    let repeated = |q: &[i8]| match kind.repeats {
+        None => q.to_vec(),
+        Some((head, times)) => {
+            q.chunks(head as usize).flat_map(|head| head.repeat(times as usize)).collect()
+        }
+    };
+    let quarters = factors::find(module, context, stats, PASS, &group.read, &folded, &repeated)?;
     let (spread, width) = (factors::spread(&quarters), quarters.len() as u64);
     let first = group.read.first().expect("a site has a matrix");
     let name = format!("{}.s", module.weight(*first).name);

@@ -15,7 +15,6 @@
 
 mod factor;
 mod gptq;
-mod refine;
 
 pub use gptq::{Gptq, gptq};
 

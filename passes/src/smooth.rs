@@ -3,7 +3,7 @@
 //! # What
 //! Behind each norm that only matrices read, column `j` of those is multiplied with `s[j]` and the
 //! gain divided by it; a norm without a gain gets one. `s = max|x|^α / max|W|^(1-α)` per channel, over
-//! all matrices and all calls that share them, in quarter octaves. A norm before a matrix with other
+//! all matrices and all calls that share them, in quarter octaves, or what `scales` finds. A norm before a matrix with other
 //! readers (a tied embedding table) is left alone.
 //!
 //! # Why it is exact (or how far off)
@@ -18,7 +18,7 @@
 
 use crate::bindings::{Bindings, instructions, matrices};
 use crate::edit::{add_formal, append, check_float, make};
-use crate::factors;
+use crate::factors::{self, Strength};
 use crate::groups::{Group, bound, join};
 use crate::stats::{Lab, Stats, inputs_of};
 use crate::{Context, PassError};
@@ -45,13 +45,12 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
     let lab = factors::lab(PASS, context.lab)?;
     let norms = norms(module);
     let (groups, mut log) = groups(module, &norms)?;
-    let stats = observe(module, lab, &groups)?;
+    let stats = observe(module, lab, &groups, smoothing.strength == Strength::Searched)?;
     let mut made: BTreeMap<usize, Vec<WeightId>> = BTreeMap::new();
     let mut spreads = vec![];
     for group in &groups {
-        let inputs = factors::inputs(module, &stats, PASS, &group.read)?;
-        let columns = factors::columns(module, lab, PASS, &group.read)?;
-        let quarters = factors::smooth(smoothing.alpha, &inputs, &columns);
+        let (all, each) = (|x: &[f32]| x.to_vec(), |q: &[i8]| q.to_vec());
+        let quarters = factors::find(module, context, &stats, PASS, &group.read, &all, &each)?;
         spreads.push(factors::spread(&quarters));
         let gain = scale(module, group, quarters);
         for &site in &group.sites {
@@ -120,12 +119,17 @@ fn behind_norms(module: &Module, bindings: &Bindings, norms: &[Norm], matrix: We
     })
 }
 
-fn observe(module: &Module, lab: &dyn Lab, groups: &[Group]) -> Result<Stats, PassError> {
+fn observe(
+    module: &Module,
+    lab: &dyn Lab,
+    groups: &[Group],
+    second: bool,
+) -> Result<Stats, PassError> {
     let matrices = groups.iter().flat_map(|g| &g.read);
     let mut sites: Vec<_> = matrices.flat_map(|&m| inputs_of(module, m)).collect();
     sites.sort();
     sites.dedup();
-    lab.observe(module, &sites, false)
+    lab.observe(module, &sites, second)
 }
 
 /// Scales a group; the gain for norms that have none.

@@ -46,10 +46,6 @@ pub trait Lab {
     /// yet; with `E[x xᵀ]` if `second` is set.
     fn observe(&self, module: &Module, sites: &[Site], second: bool) -> Result<Stats, PassError>;
 
-    /// Mean Kullback-Leibler divergence in nats of the module, emitted and rounded as it says, from
-    /// the model in f32, over calibration windows.
-    fn divergence(&self, module: &Module) -> Result<f64, PassError>;
-
     /// Mean divergence of the model in f32 from itself with one weight replaced, for each of
     /// `weights`; `replaced` gives the numbers to put there.
     fn probe(

@@ -2,9 +2,10 @@
 
 mod support;
 
+use ir::quant::FakeGrid;
 use support::Arg::{At, Int};
-use support::{Case, everywhere, noise};
-use targets::kernels::{elementwise, quant_rows, rms_norm};
+use support::{Case, everywhere, floats, noise};
+use targets::kernels::{elementwise, fake_quant, quant_rows, rms_norm};
 use targets::{Emitter, Func};
 
 /// Width of rows, and group.
@@ -103,4 +104,46 @@ fn silu_mul_quant_is_silu_mul_then_quant_rows() {
         Both { case, apart, together, bytes }
     };
     same_bits(&define, SHAPES.into_iter().enumerate().map(both).collect());
+}
+
+#[test]
+fn fake_quant_is_its_definition_bit_for_bit() {
+    const GROUP: usize = 48;
+    const GROUPS: usize = 2;
+    let shapes = [2, 4, 8].into_iter().flat_map(|bits| [false, true].map(|fixed| (bits, fixed)));
+    let shapes: Vec<(u8, bool)> = shapes.collect();
+    let define = |e: &mut Emitter| -> Vec<Func> {
+        let shape = |&(bits, fixed): &(u8, bool)| fake_quant::Shape { bits, group: 48, fixed };
+        shapes.iter().map(|s| fake_quant::define(e, shape(s))).collect()
+    };
+    let range = 2.5f32;
+    let mut cases = vec![];
+    for which in 0..shapes.len() {
+        let mut case = Case::default();
+        // The last row is zero.
+        let mut data = noise(which, 3 * GROUPS * GROUP);
+        data[2 * GROUPS * GROUP..].fill(0.0);
+        let (x, y) = (case.floats(&data), case.room(data.len()));
+        let given = case.floats(&[range]);
+        let stride = (GROUPS * GROUP * 4) as i64;
+        case.call(which, &[At(x), At(y), At(given), Int(GROUPS as i64), Int(3), Int(stride)]);
+        cases.push(case);
+    }
+    everywhere(&define, &cases, &|target, found| {
+        for (case, found) in cases.iter().zip(found) {
+            let (which, args) = &case.calls[0];
+            let (At(x), At(y)) = (args[0], args[1]) else { unreachable!("as above") };
+            let (bits, fixed) = shapes[*which];
+            for group in 0..3 * GROUPS {
+                let at = group * GROUP * 4;
+                let x = floats(&case.memory, x + at, GROUP);
+                let grid = match fixed {
+                    true => FakeGrid::fixed(range, bits),
+                    false => FakeGrid::of(&x, bits),
+                };
+                let expected: Vec<f32> = x.iter().map(|&x| grid.nearest(x)).collect();
+                assert_eq!(floats(found, y + at, GROUP), expected, "{} {bits} {fixed}", target.cpu);
+            }
+        }
+    });
 }

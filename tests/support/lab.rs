@@ -23,10 +23,6 @@ impl Lab for MadeUp<'_> {
         Ok(Stats { sites: sites.iter().map(one).collect() })
     }
 
-    fn divergence(&self, _: &Module) -> Result<f64, PassError> {
-        Ok(0.0)
-    }
-
     fn blobs(&self) -> &dyn Blobs {
         self.blobs
     }

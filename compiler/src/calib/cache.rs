@@ -47,7 +47,8 @@ impl Cache {
         let _ = write();
     }
 
-    fn path(&self, kind: &str, key: u128) -> PathBuf {
+    /// Where it is kept.
+    pub fn path(&self, kind: &str, key: u128) -> PathBuf {
         self.dir.join(format!("{key:032x}.{kind}"))
     }
 }

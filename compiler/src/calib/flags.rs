@@ -1,9 +1,12 @@
 //! Flags of calibration and of rounding.
 
+use super::search::{Axis, Setting};
 use clap::Args;
-use ir::Rounding;
+use ir::{DType, Rounding};
+use passes::Context;
 use passes::round::Gptq;
 use std::convert::Infallible;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -22,8 +25,9 @@ pub struct CalibFlags {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub calib_tokens: u64,
-    /// How weights of integers are rounded: auto, nearest, mse, or gptq, which needs --calib and
-    /// takes act-order, cover, fine, damp=X, sweeps=N after commas
+    /// How weights of integers are rounded: nearest, mse, gptq, or auto, which tries them where
+    /// there is a --calib and takes mse otherwise; gptq needs --calib and
+    /// takes act-order, cover, fine, damp=X after commas
     #[arg(help_heading = CALIBRATION, long, value_name = "HOW", default_value = "auto")]
     pub round: Round,
 }
@@ -48,7 +52,7 @@ impl FromStr for Calib {
 /// How weights of integers are rounded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Round {
-    /// `Gptq` with a text, else `Mse`.
+    /// Whatever diverges least with a text, else `Mse`.
     Auto,
     /// The scale just covers each group.
     Nearest,
@@ -84,7 +88,6 @@ impl FromStr for Round {
                 "cover" => gptq.clip = false,
                 "fine" => fine = true,
                 "damp" => gptq.damp = number()?,
-                "sweeps" => gptq.sweeps = number()? as u32,
                 _ => return Err(format!("gptq has no `{key}`")),
             }
         }
@@ -102,24 +105,55 @@ impl Default for CalibFlags {
     }
 }
 
+impl Round {
+    /// The step of a weight's history; none for the search that `cast` does.
+    pub fn step(self) -> Option<Rounding> {
+        match self {
+            Round::Nearest => Some(Rounding::Nearest),
+            Round::Gptq { .. } => Some(Rounding::Gptq),
+            Round::Auto | Round::Mse => None,
+        }
+    }
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Round::Gptq { gptq, fine } = self else {
+            return f.write_str(match self {
+                Round::Nearest => "nearest",
+                Round::Mse => "mse",
+                _ => "auto",
+            });
+        };
+        f.write_str("gptq")?;
+        let parts = [(gptq.act_order, ",act-order"), (!gptq.clip, ",cover"), (*fine, ",fine")];
+        parts.iter().filter(|part| part.0).try_for_each(|part| f.write_str(part.1))?;
+        match gptq.damp == Gptq::default().damp {
+            true => Ok(()),
+            false => write!(f, ",damp={}", gptq.damp),
+        }
+    }
+}
+
+/// What `--round auto` tries.
+const ROUNDS: [&str; 4] = ["nearest", "mse", "gptq", "gptq,cover"];
+
 impl CalibFlags {
-    /// How to round, `auto` decided.
+    /// How to round before anything is tried.
     pub fn round(&self) -> Round {
         match self.round {
-            Round::Auto if self.calib.is_some() => {
-                Round::Gptq { gptq: Gptq::default(), fine: false }
-            }
             Round::Auto => Round::Mse,
             asked => asked,
         }
     }
 
-    /// The step of a weight's history; none for the search that `cast` does.
-    pub fn rounding(&self) -> Option<Rounding> {
-        match self.round() {
-            Round::Nearest => Some(Rounding::Nearest),
-            Round::Gptq { .. } => Some(Rounding::Gptq),
-            Round::Auto | Round::Mse => None,
-        }
+    /// What `auto` tries; nothing without a text, or where there is nothing to round.
+    pub fn axis(&self, context: &Context<'_>) -> Axis {
+        let mixed = context.budget.is_some() || !context.recipe.rules.is_empty();
+        let rounds = mixed || matches!(context.weights, Some(DType::Int(_)));
+        let auto = self.round == Round::Auto && self.calib.is_some() && rounds;
+        let rounds = ROUNDS.iter().filter(|_| auto).flat_map(|text| text.parse());
+        let settings = rounds.map(Setting::Round).collect();
+        Axis { name: "round", settings }
     }
 }

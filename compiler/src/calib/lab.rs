@@ -13,6 +13,7 @@ use crate::options::ModelFlags;
 use crate::predict::{Kept, mean_divergence, predictions};
 use crate::run::need_tokenizer;
 use crate::tokenizer::Tokenizer;
+use ir::quant::Quantised;
 use ir::{BlobError, Blobs, Module, Rounding, Source, Step, Tensor, Weight, WeightId};
 use passes::PassError;
 use passes::stats::{Lab, Site, Stats, float_view};
@@ -25,16 +26,18 @@ use targets::Target;
 pub struct Laboratory<'a> {
     blobs: &'a dyn Blobs,
     path: PathBuf,
+    /// What statistics are of.
     windows: Vec<Vec<i32>>,
+    /// What models are compared on: text that nothing is fitted to, unless there is one window only.
+    held: Vec<Vec<i32>>,
     target: Target,
     threads: u32,
-    round: Round,
     cache: Cache,
     /// A hash of the model's tensors.
     model: u128,
     /// The model as it was.
     original: Module,
-    /// Its predictions for the first windows.
+    /// Its predictions for the windows held back.
     reference: OnceLock<Kept>,
 }
 
@@ -75,62 +78,123 @@ impl<'a> Laboratory<'a> {
                 }
             }
         };
+        let (windows, held) = hold_back(windows);
         Ok(Some(Laboratory {
             blobs,
             path: flags.model.clone(),
             windows,
+            held,
             target,
             threads,
             cache,
             model,
             original: float_view(module),
             reference: OnceLock::new(),
-            round: flags.calib.round(),
         }))
     }
 
     /// The weights of a module whose history needs statistics, rounded.
-    pub fn round(&self, module: &Module) -> Result<Rounded, Error> {
-        let Round::Gptq { gptq, fine } = self.round else { return Ok(Rounded::new()) };
-        let asked =
-            |w: &Weight| matches!(w.via.last(), Some(Step::Round { how: Rounding::Gptq, .. }));
-        if !module.weights.iter().any(asked) {
+    pub fn round(&self, module: &Module, round: Round) -> Result<Rounded, Error> {
+        if !needs_statistics(module) {
             return Ok(Rounded::new());
         }
-        let key = hash(
-            format!("{:x} {module} {:?} {:?}", self.model, self.windows, self.round).as_bytes(),
-        );
+        let key = self.key(&format!("{module} {round:?}"));
         if let Some(kept) = self.cache.load("rounded", key).and_then(|b| kept::unpack(&b)) {
             return Ok(kept);
         }
-        let how = How { gptq, target: &self.target, threads: self.threads, fine };
-        let rounded = round_all(module, self.blobs, &self.windows, how);
+        let rounded = self.round_on(module, round, &self.windows);
         let rounded = rounded.map_err(|e| observe_error(e, &self.path))?;
         self.cache.store("rounded", key, &kept::pack(&rounded));
         Ok(rounded)
+    }
+
+    /// Mean divergence in nats from the model as it was, of the module emitted and rounded as it
+    /// says, over windows that are held back. Rounding looks at a few windows only, so that many
+    /// modules can be tried.
+    pub fn divergence(&self, module: &Module, round: Round) -> Result<f64, PassError> {
+        let key = format!("{module} {round:?} {TRIED} {:?}", self.held);
+        let found = self.remember("divergence", &key, &mut || {
+            let few = &self.windows[..self.windows.len().min(TRIED)];
+            let rounded = self.round_on(module, round, few).map_err(not_run)?;
+            let blobs = WithRounded { checkpoint: self.blobs, rounded: &rounded };
+            let seen = self.predict(module, &blobs)?;
+            let reference = match self.reference.get() {
+                Some(known) => known,
+                None => {
+                    let found = self.predict(&self.original, self.blobs)?;
+                    self.reference.get_or_init(|| found)
+                }
+            };
+            let mean = mean_divergence(reference, &seen, module.meta.vocab as usize);
+            Ok(mean.to_le_bytes().to_vec())
+        })?;
+        Ok(found.try_into().map_or(f64::INFINITY, f64::from_le_bytes))
+    }
+
+    fn predict(&self, module: &Module, blobs: &dyn Blobs) -> Result<Kept, PassError> {
+        predictions(module, blobs, &self.target, &self.held, self.threads).map_err(not_run)
+    }
+
+    fn round_on(
+        &self,
+        module: &Module,
+        round: Round,
+        windows: &[Vec<i32>],
+    ) -> Result<Rounded, ObserveError> {
+        let Round::Gptq { gptq, fine } = round else { return Ok(Rounded::new()) };
+        if !needs_statistics(module) {
+            return Ok(Rounded::new());
+        }
+        let how = How { gptq, target: &self.target, threads: self.threads, fine };
+        round_all(module, self.blobs, windows, how)
+    }
+
+    /// What nothing is compared on.
+    pub fn windows(&self) -> &[Vec<i32>] {
+        &self.windows
+    }
+
+    /// What was found before.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// A key of the cache: the model, the text, and `text`.
+    pub fn key(&self, text: &str) -> u128 {
+        hash(format!("{:x} {:?} {text}", self.model, self.windows).as_bytes())
+    }
+}
+
+/// Whether a weight's history ends in integers that it does not hold.
+fn needs_statistics(module: &Module) -> bool {
+    let asked = |w: &Weight| matches!(w.via.last(), Some(Step::Round { how: Rounding::Gptq, .. }));
+    module.weights.iter().any(asked)
+}
+
+fn not_run(error: impl std::fmt::Display) -> PassError {
+    PassError { pass: "calibration", why: error.to_string() }
+}
+
+/// A checkpoint, and integers found for it.
+struct WithRounded<'a> {
+    checkpoint: &'a dyn Blobs,
+    rounded: &'a Rounded,
+}
+
+impl Blobs for WithRounded<'_> {
+    fn load(&self, blob: &str) -> Result<Tensor, BlobError> {
+        self.checkpoint.load(blob)
+    }
+
+    fn rounded(&self, weight: &str) -> Option<Quantised> {
+        self.rounded.get(weight).cloned()
     }
 }
 
 impl Lab for Laboratory<'_> {
     fn observe(&self, module: &Module, sites: &[Site], second: bool) -> Result<Stats, PassError> {
         observe(module, self.blobs, &self.target, &self.windows, sites, second, self.threads)
-            .map_err(|e| PassError { pass: "calibration", why: e.to_string() })
-    }
-
-    fn divergence(&self, module: &Module) -> Result<f64, PassError> {
-        let windows = &self.windows[..self.windows.len().min(COMPARED)];
-        let predict = |module: &Module| {
-            predictions(module, self.blobs, &self.target, windows, self.threads)
-                .map_err(|e| PassError { pass: "calibration", why: e.to_string() })
-        };
-        let reference = match self.reference.get() {
-            Some(known) => known,
-            None => {
-                let found = predict(&self.original)?;
-                self.reference.get_or_init(|| found)
-            }
-        };
-        Ok(mean_divergence(reference, &predict(module)?, module.meta.vocab as usize))
+            .map_err(not_run)
     }
 
     fn probe(
@@ -139,9 +203,8 @@ impl Lab for Laboratory<'_> {
         weights: &[WeightId],
         replaced: &dyn Fn(WeightId) -> Result<Tensor, BlobError>,
     ) -> Result<Vec<f64>, PassError> {
-        let windows = &self.windows[..self.windows.len().min(COMPARED)];
-        probe(module, self.blobs, &self.target, windows, self.threads, weights, replaced)
-            .map_err(|e| PassError { pass: "calibration", why: e.to_string() })
+        probe(module, self.blobs, &self.target, &self.held, self.threads, weights, replaced)
+            .map_err(not_run)
     }
 
     fn remember(
@@ -150,7 +213,7 @@ impl Lab for Laboratory<'_> {
         key: &str,
         make: &mut dyn FnMut() -> Result<Vec<u8>, PassError>,
     ) -> Result<Vec<u8>, PassError> {
-        let key = hash(format!("{:x} {:?} {key}", self.model, self.windows).as_bytes());
+        let key = self.key(key);
         if let Some(kept) = self.cache.load(kind, key) {
             return Ok(kept);
         }
@@ -164,8 +227,26 @@ impl Lab for Laboratory<'_> {
     }
 }
 
-/// Windows that models are compared on.
-const COMPARED: usize = 2;
+/// Windows that models are compared on, at most; a quarter of all if that is less.
+const HELD: usize = 4;
+/// Windows that models are rounded by while many are tried.
+const TRIED: usize = 8;
+
+/// Windows to fit to, and windows to compare on, taken evenly from the text.
+fn hold_back(windows: Vec<Vec<i32>>) -> (Vec<Vec<i32>>, Vec<Vec<i32>>) {
+    let count = windows.len();
+    let held = HELD.min(count / 4);
+    if held == 0 {
+        return (windows.clone(), windows);
+    }
+    let step = count / held;
+    let (mut fitted, mut compared) = (vec![], vec![]);
+    for (at, window) in windows.into_iter().enumerate() {
+        let back = at % step == step - 1 && compared.len() < held;
+        if back { &mut compared } else { &mut fitted }.push(window);
+    }
+    (fitted, compared)
+}
 
 fn threads() -> u32 {
     thread::available_parallelism().map_or(1, |n| n.get() as u32)

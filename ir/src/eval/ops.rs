@@ -2,7 +2,7 @@
 
 use crate::hadamard::Hadamard;
 use crate::op::Rope;
-use crate::quant::{cache_row, quant_group};
+use crate::quant::{FakeGrid, cache_row, quant_group};
 use crate::types::DType;
 use crate::weights::Tensor;
 use half::f16;
@@ -90,6 +90,18 @@ pub(super) fn quant_rows(x: &[f32], group: usize) -> Vec<f32> {
             q.into_iter().map(move |q| f32::from(q) * scale)
         })
         .collect()
+}
+
+/// `fake_quant`.
+pub(super) fn fake_quant(x: &[f32], bits: u8, group: usize, range: Option<f32>) -> Vec<f32> {
+    let one = |x: &[f32]| {
+        let grid = match range {
+            Some(range) => FakeGrid::fixed(range, bits),
+            None => FakeGrid::of(x, bits),
+        };
+        x.iter().map(|&x| grid.nearest(x)).collect::<Vec<f32>>()
+    };
+    x.chunks(group).flat_map(one).collect()
 }
 
 /// `hadamard`: each block of `size` by itself.

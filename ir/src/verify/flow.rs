@@ -167,6 +167,7 @@ fn uses(op: &Op, args: &[Arg], graphs: &[Graph], earlier: &[Roles]) -> Vec<(Valu
         Op::RmsNorm { .. }
         | Op::Linear
         | Op::QuantRows { .. }
+        | Op::FakeQuant { .. }
         | Op::Hadamard { .. }
         | Op::Add
         | Op::SiluMul => vec![],

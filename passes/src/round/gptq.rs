@@ -17,13 +17,11 @@ pub struct Gptq {
     /// Scales of least squared error, weighed by what cannot be made good; otherwise those that
     /// just cover each group.
     pub clip: bool,
-    /// Rounds of going over the integers again, one at a time.
-    pub sweeps: u32,
 }
 
 impl Default for Gptq {
     fn default() -> Gptq {
-        Gptq { damp: 0.01, act_order: false, clip: true, sweeps: 0 }
+        Gptq { damp: 0.01, act_order: false, clip: true }
     }
 }
 
@@ -73,19 +71,19 @@ fn order(second: &[f32], columns: usize, by_size: bool) -> Vec<usize> {
 }
 
 #[derive(Default)]
-pub(super) struct Rows {
-    pub(super) q: Vec<i16>,
-    pub(super) scales: Vec<f32>,
-    pub(super) lows: Vec<f32>,
+struct Rows {
+    q: Vec<i16>,
+    scales: Vec<f32>,
+    lows: Vec<f32>,
     units: Vec<f32>,
 }
 
-pub(super) struct Work<'a> {
-    pub(super) second: &'a [f32],
+struct Work<'a> {
+    second: &'a [f32],
     order: Vec<usize>,
     factor: Factor,
-    pub(super) columns: usize,
-    pub(super) format: IntFormat,
+    columns: usize,
+    format: IntFormat,
     how: Gptq,
 }
 
@@ -134,14 +132,12 @@ impl Work<'_> {
             self.pass_on(&mut now, &errors, start, end);
         }
         let grids: Vec<Grid> = grids.into_iter().flatten().collect();
-        let mut rows = Rows {
+        Rows {
             q,
             scales: grids.iter().map(|g| g.scale).collect(),
             lows: grids.iter().map(|g| g.low).collect(),
             units: rows.iter().map(|r| r.unit).collect(),
-        };
-        self.refine(weights, &mut rows, self.how.sweeps);
-        rows
+        }
     }
 
     /// Columns whose errors are passed on together: whole groups, so that each is up to date when its
@@ -235,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn each_refinement_loses_less() {
+    fn errors_that_are_made_good_lose_less() {
         let second = second();
         for name in ["i4g32", "i4g32z", "i4g32n", "i4row", "i8row"] {
             let format = IntFormat::from_name(name).expect("a format");
@@ -243,9 +239,6 @@ mod tests {
             let how = Gptq { clip: false, ..Gptq::default() };
             let made_good = loss_of(&gptq(&weights(), &second, format, how), &second);
             assert!(made_good < plain * 0.7, "{name}: {made_good} against {plain}");
-            let swept = Gptq { sweeps: 2, ..how };
-            let swept = loss_of(&gptq(&weights(), &second, format, swept), &second);
-            assert!(swept < made_good, "{name}: {swept} against {made_good}");
             let ordered = Gptq { act_order: true, ..how };
             let ordered = loss_of(&gptq(&weights(), &second, format, ordered), &second);
             assert!(ordered < plain * 0.7, "{name}: {ordered} against {plain}");

@@ -5,8 +5,8 @@ use crate::builder::Func;
 use crate::emit::Emitter;
 use crate::kernels::kv_append::Slot;
 use crate::kernels::{
-    attention, elementwise, embed, hadamard, int_panel, kv_append, linear, panel, quant_rows,
-    rms_norm, rope,
+    attention, elementwise, embed, fake_quant, hadamard, int_panel, kv_append, linear, panel,
+    quant_rows, rms_norm, rope,
 };
 use crate::plan::{Step, steps};
 use crate::sync::define_barrier;
@@ -20,6 +20,7 @@ pub(super) struct Kernels {
     pub(super) linear: HashMap<(DType, DType), Func>,
     pub(super) embed: HashMap<DType, Func>,
     pub(super) quant_rows: HashMap<u64, Func>,
+    pub(super) fake_quant: HashMap<fake_quant::Shape, Func>,
     /// By size of a block.
     pub(super) hadamard: HashMap<u64, Func>,
     pub(super) rms_norm: Vec<(rms_norm::Shape, Func)>,
@@ -52,6 +53,7 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         linear: HashMap::new(),
         embed: HashMap::new(),
         quant_rows: HashMap::new(),
+        fake_quant: HashMap::new(),
         hadamard: HashMap::new(),
         rms_norm: vec![],
         rms_norm_quant: vec![],
@@ -153,6 +155,12 @@ impl Kernels {
                 let group = u64::from(*group);
                 let made = self.quant_rows.entry(group);
                 made.or_insert_with(|| quant_rows::define(e, group));
+            }
+            Op::FakeQuant { bits, group } => {
+                let fixed = types.len() > 1;
+                let shape = fake_quant::Shape { bits: *bits, group: *group, fixed };
+                let made = self.fake_quant.entry(shape);
+                made.or_insert_with(|| fake_quant::define(e, shape));
             }
             Op::Hadamard { size } => {
                 let made = self.hadamard.entry(*size);

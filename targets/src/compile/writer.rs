@@ -4,7 +4,7 @@
 use super::kernels::{Kernels, rms_norm_shape, slot};
 use super::{Clock, Inputs};
 use crate::builder::{Func, Kernel, Val};
-use crate::kernels::{attention, kv_append, panel};
+use crate::kernels::{attention, fake_quant, kv_append, panel};
 use crate::pack::padded_rows;
 use crate::plan::{GraphPlan, Place, Step, row_bytes, row_stride};
 use crate::profile;
@@ -272,7 +272,11 @@ impl Writer<'_> {
                 self.meet(s, Cut::Other, &reads, &writes);
                 self.linear(s, index, result, None);
             }
-            Op::Embed | Op::RmsNorm { .. } | Op::QuantRows { .. } | Op::Hadamard { .. } => {
+            Op::Embed
+            | Op::RmsNorm { .. }
+            | Op::QuantRows { .. }
+            | Op::FakeQuant { .. }
+            | Op::Hadamard { .. } => {
                 self.meet(s, Cut::Rows, &reads, &writes);
                 self.row_wise(s, index);
             }
@@ -384,12 +388,21 @@ impl Writer<'_> {
                 let args = [x, y, k.i64(groups as i64), rows, strides[0], strides[1]];
                 k.call(&self.kernels.quant_rows[&u64::from(*group)], &args);
             }
+            Op::FakeQuant { bits, group } => {
+                let shape =
+                    fake_quant::Shape { bits: *bits, group: *group, fixed: inst.args.len() > 1 };
+                let groups = k.i64((self.width(x) / u64::from(*group)) as i64);
+                let range = self.optional_weight(s, inst.args.get(1));
+                let x = self.at(s, x) + first * stride;
+                let args = [x, y, range, groups, rows, k.i64(stride)];
+                k.call(&self.kernels.fake_quant[&shape], &args);
+            }
             Op::Hadamard { size } => {
                 let blocks = k.i64((self.width(x) / size) as i64);
                 let x = self.at(s, x) + first * stride;
                 k.call(&self.kernels.hadamard[size], &[x, y, blocks, rows, k.i64(stride)]);
             }
-            _ => unreachable!("row_wise serves embed, rms_norm, quant_rows and hadamard"),
+            _ => unreachable!("row_wise serves the operations above"),
         }
     }
 

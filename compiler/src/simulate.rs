@@ -1,0 +1,79 @@
+//! `--simulate`: which numbers are rounded as if they were stored in fewer bits.
+
+use clap::Args;
+use passes::Context;
+use std::str::FromStr;
+
+/// Flags of everything that is simulated.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SimulateFlags {
+    /// Round as formats would that no kernel stores yet, to measure what they lose: aN rows that
+    /// matrices of layers read to N bits (sN: with fixed ranges, needs --calib), kvN keys and values
+    #[arg(help_heading = "Model and code", long, value_name = "LIST", value_delimiter = ',')]
+    pub simulate: Vec<Simulated>,
+}
+
+/// One word of `--simulate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Simulated {
+    /// `aN`, `sN`: rows, with ranges of their own or fixed ones.
+    Rows {
+        /// Of each element.
+        bits: u8,
+        /// Whether ranges are fixed.
+        fixed: bool,
+    },
+    /// `kvN`: keys and values.
+    Cache {
+        /// Of each element.
+        bits: u8,
+    },
+}
+
+impl FromStr for Simulated {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Simulated, String> {
+        let bits = |prefix| {
+            let bits = word.strip_prefix(prefix)?.parse().ok();
+            bits.filter(|bits| (2..=8).contains(bits))
+        };
+        let cache = bits("kv").map(|bits| Simulated::Cache { bits });
+        let rows = |(prefix, fixed)| bits(prefix).map(|bits| Simulated::Rows { bits, fixed });
+        cache
+            .or_else(|| rows(("a", false)))
+            .or_else(|| rows(("s", true)))
+            .ok_or_else(|| "expected aN, sN or kvN with N from 2 to 8".into())
+    }
+}
+
+impl SimulateFlags {
+    /// Puts what the flags say into the context.
+    pub fn apply(&self, context: &mut Context<'_>) {
+        for word in &self.simulate {
+            let simulation = context.simulate.get_or_insert_default();
+            match *word {
+                Simulated::Rows { bits, fixed } => {
+                    (simulation.rows, simulation.fixed) = (Some(bits), fixed);
+                }
+                Simulated::Cache { bits } => simulation.cache = Some(bits),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_say_what_and_how_many_bits() {
+        let of = |text: &str| text.parse::<Simulated>().ok();
+        assert_eq!(of("a4"), Some(Simulated::Rows { bits: 4, fixed: false }));
+        assert_eq!(of("s8"), Some(Simulated::Rows { bits: 8, fixed: true }));
+        assert_eq!(of("kv4"), Some(Simulated::Cache { bits: 4 }));
+        for wrong in ["a", "a9", "kv1", "w4", "4"] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `simulate`: what formats would lose that no kernel stores yet, measured on rows of f32.
+//!
+//! # What
+//! A `fake_quant` of the rows that matrices of layers read (`rows`: one range a row, its own, or one
+//! range a site, which calibration gives), and of keys and values on their way into the cache
+//! (`cache`: one range a head). The code gets slower, not smaller.
+//!
+//! # Why it is exact (or how far off)
+//! It is not: numbers become one of `2^bits` values. Before matrices of integers these are rounded once
+//! more, to the 8 bits that kernels take (`activations`), which adds a thousandth of the squared
+//! error of 4 bits.
+//!
+//! # Requires
+//! Widths that are multiples of 16; rows that are not quantised; for fixed ranges, calibration.
+//!
+//! # Paper
+//! Per-token asymmetric as in SpinQuant (arXiv 2405.16406), fixed ranges as in SmoothQuant
+//! (2211.10438) and MobileQuant (2408.13933).
+
+use crate::bindings::{instructions, producer, value_of};
+use crate::edit::{add_formal, insert_after, make};
+use crate::stats::{Site, activations};
+use crate::{Context, PassError, factors};
+use ir::def_use::renumber;
+use ir::history::FACTOR_RANGE;
+use ir::{Arg, GraphId, Module, Op, Source, ValueId};
+
+const PASS: &str = "simulate";
+
+/// What is rounded as if it were stored in fewer bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Simulation {
+    /// Bits of the rows that matrices of layers read.
+    pub rows: Option<u8>,
+    /// Whether their ranges are fixed, one for each place.
+    pub fixed: bool,
+    /// Bits of keys and values.
+    pub cache: Option<u8>,
+}
+
+/// Runs the pass.
+pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, PassError> {
+    let simulation = context.simulate.unwrap_or_default();
+    let quantised = |op: &Op| matches!(op, Op::QuantRows { .. } | Op::FakeQuant { .. });
+    if instructions(module).any(|(_, inst, _)| quantised(&inst.op)) {
+        let why = "rows are quantised already; simulate on a module whose rows are f32".into();
+        return Err(PassError { pass: PASS, why });
+    }
+    let cached = cached(module);
+    let rows = rows(module);
+    let asked = [(simulation.cache.is_some(), &cached), (simulation.rows.is_some(), &rows)];
+    for &(graph, value, group) in asked.iter().filter(|a| a.0).flat_map(|a| a.1) {
+        if group % 16 != 0 {
+            let graph = module.graph(graph);
+            let (name, of) = (graph.value_name(value), &graph.name);
+            let why =
+                format!("{name} of @{of} has groups of {group}, which must be multiples of 16");
+            return Err(PassError { pass: PASS, why });
+        }
+    }
+    let mut log = vec![];
+    if let Some(bits) = simulation.cache {
+        for (graph, value, head) in cached {
+            let op = Op::FakeQuant { bits, group: head };
+            let append = |v: ValueId, graph: &ir::Graph| {
+                producer(graph, v).is_some_and(|i| graph.insts[i].op == Op::KvAppend)
+            };
+            let known = module.graph(graph).clone();
+            let graph = &mut module.graphs[graph.0 as usize];
+            insert_after(graph, value, "cached", op, &[], |reader, _| append(reader, &known));
+        }
+        log.push(format!("keys and values as {bits} bits, one range a head"));
+    }
+    if let Some(bits) = simulation.rows {
+        let ranges = match simulation.fixed {
+            true => fixed_ranges(module, context, &rows)?,
+            false => vec![vec![]; rows.len()],
+        };
+        for (&(graph, value, width), ranges) in rows.iter().zip(ranges) {
+            let op = Op::FakeQuant { bits, group: width };
+            let args: Vec<Arg> = ranges.into_iter().collect();
+            let known = module.graph(graph).clone();
+            let linear = |reader: ValueId, operand: usize| {
+                operand == 0
+                    && producer(&known, reader).is_some_and(|i| known.insts[i].op == Op::Linear)
+            };
+            let name = format!("{}r", known.value(value).name);
+            insert_after(&mut module.graphs[graph.0 as usize], value, &name, op, &args, linear);
+        }
+        let ranges = if simulation.fixed { "one range a place" } else { "one range a row" };
+        log.push(format!("rows at {} places as {bits} bits, {ranges}", rows.len()));
+    }
+    module.graphs.iter_mut().for_each(renumber);
+    Ok(log)
+}
+
+fn is_root(module: &Module, graph: GraphId) -> bool {
+    matches!(&module.graph(graph).name[..], "model" | "head")
+}
+
+/// Keys and values with the width of a head.
+fn cached(module: &Module) -> Vec<(GraphId, ValueId, u32)> {
+    let mut found = vec![];
+    for (id, inst, _) in instructions(module).filter(|(_, inst, _)| inst.op == Op::KvAppend) {
+        let graph = module.graph(id);
+        let ir::Type::Kv { head, .. } = graph.arg_type(module, inst.args[0]) else { continue };
+        found
+            .extend([1, 2].into_iter().filter_map(|n| Some((id, value_of(inst, n)?, head as u32))));
+    }
+    found
+}
+
+/// Values that matrices of layers read, with their width.
+fn rows(module: &Module) -> Vec<(GraphId, ValueId, u32)> {
+    let mut found = vec![];
+    for (id, inst, _) in instructions(module) {
+        let value = value_of(inst, 0).filter(|_| inst.op == Op::Linear && !is_root(module, id));
+        let Some(value) = value else { continue };
+        let width = module.graph(id).value(value).ty.row_width().unwrap_or(0) as u32;
+        if !found.contains(&(id, value, width)) {
+            found.push((id, value, width));
+        }
+    }
+    found
+}
+
+/// The parameter of each site that its range is bound to, by each call: the largest magnitude seen.
+fn fixed_ranges(
+    module: &mut Module,
+    context: &Context<'_>,
+    sites: &[(GraphId, ValueId, u32)],
+) -> Result<Vec<Vec<Arg>>, PassError> {
+    let lab = factors::lab(PASS, context.lab)?;
+    let calls = |graph: GraphId, module: &Module| -> Vec<u32> {
+        activations(module).iter().filter(|a| a.id == graph).map(|a| a.call).collect()
+    };
+    let all: Vec<Vec<Site>> = sites
+        .iter()
+        .map(|&(graph, value, _)| {
+            let calls = calls(graph, module).into_iter();
+            calls.map(|call| Site { graph, value, call }).collect()
+        })
+        .collect();
+    let stats = lab.observe(module, &all.concat(), false)?;
+    let mut args = vec![];
+    for (&(graph, value, _), sites) in sites.iter().zip(&all) {
+        let name = format!("{}.range", module.graph(graph).value(value).name);
+        let mut bound = vec![];
+        for site in sites {
+            let moments = stats.sites.get(site);
+            let most = moments.map_or(0.0, |m| m.absmax.iter().copied().fold(0.0, f32::max));
+            // The next quarter octave: the range covers what was seen.
+            let quarters = (f64::from(most.max(1e-6)).log2() * 4.0).ceil();
+            let (least, most) = (f64::from(FACTOR_RANGE.0), f64::from(FACTOR_RANGE.1));
+            let source = Source::Factors(vec![quarters.clamp(least, most) as i8]);
+            bound.push(make(module, &format!("{name}.{}", site.call), &[1], source, vec![]));
+        }
+        args.push(vec![add_formal(PASS, module, graph, &name, &[1], &bound)?]);
+    }
+    Ok(args)
+}
