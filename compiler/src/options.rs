@@ -5,7 +5,7 @@ use crate::calib::CalibFlags;
 use crate::recipe::{self, BudgetFlag};
 use crate::transforms::TransformFlags;
 use clap::{Args, ValueEnum};
-use ir::{DType, IntFormat};
+use ir::{Cache, DType, IntFormat, Module, Type};
 use std::path::PathBuf;
 use targets::Target;
 
@@ -188,12 +188,22 @@ impl ModelFlags {
         Ok(context)
     }
 
-    /// Formats of weights and cache: a checkpoint's are f16 unless the user says otherwise.
+    /// Formats of weights and cache: a checkpoint's weights are f16 unless the user says otherwise, and
+    /// its cache is what `cache_beside` says.
     fn asked(&self) -> (Option<Quant>, Option<Kv>) {
         match self.is_text() {
             true => (self.quant, self.kv),
-            false => (self.quant.or(Some(Quant::F16)), self.kv.or(Some(Kv::F16))),
+            false => (self.quant.or(Some(Quant::F16)), self.kv),
         }
+    }
+
+    /// The cache of a checkpoint that nobody chose one for: int8 beside quantised rows, if heads allow
+    /// it, else f16.
+    pub fn cache_beside(&self, context: &passes::Context, module: &Module) -> Option<DType> {
+        let heads = |c: &Cache| matches!(c.ty, Type::Kv { head, .. } if head.is_multiple_of(16));
+        let small = context.activation_group.is_some() && module.caches.iter().all(heads);
+        let kv = if small { Kv::I8 } else { Kv::F16 };
+        context.cache.or_else(|| (!self.is_text()).then_some(kv.dtype()))
     }
 
     /// The same model in other formats, without anything else that changes its numbers.
@@ -215,14 +225,18 @@ impl ModelFlags {
         self.model.extension().is_some_and(|e| e == "ingot")
     }
 
-    /// Formats of weights and cache, in words.
-    pub fn formats(&self) -> [String; 2] {
+    /// Formats of a model's weights and cache, in words.
+    pub fn formats(&self, module: &Module) -> [String; 2] {
         let name = |dtype: Option<DType>| dtype.map_or("as written".into(), |d| d.to_string());
         let weights = match (&self.recipe, self.budget) {
             (None, None) => name(self.asked().0.map(Quant::dtype)),
             _ => "mixed".into(),
         };
-        [weights, name(self.asked().1.map(Kv::dtype))]
+        let cache = module.caches.first().and_then(|c| match c.ty {
+            Type::Kv { dtype, .. } => Some(dtype),
+            Type::Tensor { .. } => None,
+        });
+        [weights, cache.map_or("none".into(), |dtype| dtype.to_string())]
     }
 
     /// The `-C` options, read.
