@@ -59,14 +59,11 @@ impl Contents {
         let arch = format!("{:?}", file.architecture()).to_lowercase();
         self.members.push(Member { name, bytes: bytes.len() as u64, arch });
         for section in file.sections() {
+            let is_weights = weights_section(file.format()).1 == section.name()?;
             let to = match section.kind() {
+                _ if is_weights => &mut self.weights,
                 SectionKind::Text => &mut self.code,
-                SectionKind::ReadOnlyData | SectionKind::ReadOnlyString => {
-                    match weights_section(file.format()).1 == section.name()? {
-                        true => &mut self.weights,
-                        false => &mut self.tables,
-                    }
-                }
+                SectionKind::ReadOnlyData | SectionKind::ReadOnlyString => &mut self.tables,
                 SectionKind::Data | SectionKind::UninitializedData | SectionKind::Tls => {
                     &mut self.writable
                 }

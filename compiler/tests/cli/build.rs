@@ -147,3 +147,23 @@ fn what_does_not_fit_is_not_built() {
     assert!(!out.exists());
     assert_eq!(ingot(&["build", &shared(), "-o", "x", "--mem", "ram"]).code, 2);
 }
+
+#[test]
+fn objects_of_every_format_are_inspected() {
+    for (triple, file) in [
+        ("x86_64-pc-windows-msvc", "m.obj"),
+        ("x86_64-pc-windows-msvc", "m.lib"),
+        ("aarch64-apple-darwin", "m.o"),
+        ("aarch64-apple-darwin", "libm.a"),
+        ("riscv64gc-unknown-none-elf", "m.o"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().to_str().unwrap();
+        let args = ["build", &shared(), "-o", out, "--name", "m", "--emit", "lib,obj"];
+        printed(&[&args[..], &["--target", triple]].concat());
+        let found = json(&["inspect", dir.path().join(file).to_str().unwrap(), "--json"]);
+        let size = |key: &str| found[key].as_u64().unwrap();
+        assert!(size("weights_bytes") > 1_000_000 && size("code_bytes") > 1_000, "{file} {found}");
+        assert_eq!((size("writable_bytes"), found["undefined"].as_array().unwrap().len()), (0, 0));
+    }
+}
