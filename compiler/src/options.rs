@@ -99,6 +99,10 @@ pub enum Quant {
     W8a8,
     /// 4-bit weights in groups of 32, their scales in 4 bits; 8-bit activations in groups of 64
     W4a8,
+    /// Weights as in w8a8, activations in f32
+    W8a16,
+    /// Weights as in w4a8, activations in f32
+    W4a16,
 }
 
 /// Formats of the KV cache.
@@ -135,8 +139,8 @@ impl Quant {
             Quant::F32 => DType::F32,
             Quant::F16 => DType::F16,
             Quant::Bf16 => DType::BF16,
-            Quant::W8a8 => DType::Int(IntFormat::symmetric(8, 0)),
-            Quant::W4a8 => {
+            Quant::W8a8 | Quant::W8a16 => DType::Int(IntFormat::symmetric(8, 0)),
+            Quant::W4a8 | Quant::W4a16 => {
                 DType::Int(IntFormat { nested: true, zero: true, ..IntFormat::symmetric(4, 32) })
             }
         }
@@ -145,9 +149,8 @@ impl Quant {
     /// Group in which activations are quantised.
     pub fn activation_group(self) -> Option<u32> {
         match self {
-            Quant::F32 | Quant::F16 | Quant::Bf16 => None,
-            Quant::W8a8 => Some(64),
-            Quant::W4a8 => Some(64),
+            Quant::F32 | Quant::F16 | Quant::Bf16 | Quant::W8a16 | Quant::W4a16 => None,
+            Quant::W8a8 | Quant::W4a8 => Some(64),
         }
     }
 }

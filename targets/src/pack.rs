@@ -10,7 +10,7 @@ use crate::target::Arch;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use ir::weights::{self, Numbers};
-use ir::{Arg, BlobError, Blobs, DType, Graph, IntFormat, Module, Tensor, Weight, WeightId};
+use ir::{Arg, BlobError, Blobs, DType, Graph, Module, Tensor, Weight, WeightId};
 use rayon::prelude::*;
 use std::io::{self, Write};
 
@@ -100,19 +100,12 @@ pub fn padded_rows(rows: u64) -> u64 {
 fn stored_bytes(weight: &Weight) -> u64 {
     match (&weight.dims[..], weight.dtype) {
         (&[rows, columns], DType::Int(format)) => {
-            let shape = packing(format);
+            let shape = Shape::packed(format);
             padded_rows(rows) / PANEL_ROWS * shape.panel_bytes(columns / shape.group)
         }
         (&[rows, columns], dtype) => padded_rows(rows) * columns * dtype.bytes(),
         _ => padded_rows(weight.elements()) * 4,
     }
-}
-
-/// How a format is packed. With one group a row the order of the integers is the same for every
-/// group of activations.
-fn packing(format: IntFormat) -> Shape {
-    let group = if format.group == 0 { 16 } else { format.group };
-    Shape::new(format, group.into())
 }
 
 impl WeightLayout {
@@ -255,7 +248,7 @@ fn write_weight(
             }
         }
         Numbers::Ints(matrix) => {
-            let shape = packing(matrix.format);
+            let shape = Shape::packed(matrix.format);
             write_panels(panels, |p| int_panel::pack(matrix, shape, p, arch), sink)?;
         }
     }

@@ -50,7 +50,7 @@ fn int_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], format: IntFormat) {
     };
     let to = k.var(*y);
     // With one group a row any step does; the scales follow the last.
-    let shape = Shape::new(format, if format.group == 0 { 16 } else { format.group.into() });
+    let shape = Shape::packed(format);
     let groups = *width / shape.group as i64;
     let panel_bytes =
         groups * (shape.step_bytes() + shape.factors_bytes()) as i64 + shape.panel_bytes(0) as i64;
