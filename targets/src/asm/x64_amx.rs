@@ -408,9 +408,10 @@ fn scale(
     let lines = s.shape.step_bytes().div_ceil(64) as i32;
     let mut lines = (lines * half / 2..lines * (half + 1) / 2)
         .map(|line| r9 + (g * s.shape.step_bytes() as i32 + 64 * line));
+    let every = if lines.len() > 8 { 1 } else { 2 };
     for t in 0..16usize {
         between(a, t)?;
-        if t % 2 == 1
+        if t % every == every - 1
             && let Some(line) = lines.next()
         {
             a.prefetcht1(byte_ptr(line))?;
