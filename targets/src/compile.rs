@@ -179,8 +179,8 @@ fn hidden_width(model: &Graph) -> u64 {
 }
 
 fn private_bytes(kernels: &Kernels, inputs: &Inputs) -> u64 {
-    let pieces = kernels.room_bytes + inputs.chunk * crate::kernels::score::PIECE * 4;
-    kernels.private_bytes.max(pieces)
+    let pieces = inputs.chunk * crate::kernels::score::PIECE * 4;
+    kernels.private_bytes.max(kernels.room_bytes + pieces.max(kernels.gated_bytes))
 }
 
 /// What the code generator asks beyond the verifier.

@@ -1,10 +1,10 @@
 //! The plan of a graph: its instructions as steps, and where each value lives in scratch.
 
 use crate::kernels::panel::PANEL_ROWS;
-use crate::kernels::quant_rows;
+use crate::kernels::{gated, quant_rows};
 use ir::{Arg, DType, Graph, Op, Param, Type, ValueId};
 
-/// One step: an instruction, or two that are done in one.
+/// One step: an instruction, or several that are done in one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// An instruction alone.
@@ -22,6 +22,18 @@ pub enum Step {
     Quantised {
         /// Index of the first.
         inst: usize,
+        /// Index of the `quant_rows`.
+        quant: usize,
+    },
+    /// Two `linear` of the same quantised rows without bias, the `silu_mul` that alone takes both, and
+    /// the `quant_rows` that alone takes that.
+    Gated {
+        /// Index of the `linear` through which the sigmoid goes.
+        gate: usize,
+        /// Index of the other `linear`.
+        up: usize,
+        /// Index of the `silu_mul`.
+        mul: usize,
         /// Index of the `quant_rows`.
         quant: usize,
     },
@@ -85,16 +97,14 @@ pub fn steps(graph: &Graph) -> Vec<Step> {
     let mut taken = vec![false; graph.insts.len()];
     let mut steps = vec![];
     for i in 0..graph.insts.len() {
-        let step = linear_add(graph, i).or_else(|| quantised(graph, i)).unwrap_or(Step::Inst(i));
-        match step {
-            Step::LinearAdd { linear: first, .. } | Step::Quantised { inst: first, .. } => {
-                taken[first] = true;
-            }
-            Step::Inst(_) => {}
-        }
+        let several = linear_add(graph, i).or_else(|| gated(graph, i));
+        let step = several.or_else(|| quantised(graph, i)).unwrap_or(Step::Inst(i));
+        step.insts().into_iter().filter(|inst| *inst != i).for_each(|inst| taken[inst] = true);
         steps.push(step);
     }
-    steps.retain(|s| !matches!(s, Step::Inst(i) if taken[*i]));
+    // What stood before as a step of several belongs to a larger one.
+    let taken_by = |s: &Step| s.insts().iter().all(|i| taken[*i]);
+    steps.retain(|s| !taken_by(s));
     steps
 }
 
@@ -119,6 +129,28 @@ fn linear_add(graph: &Graph, add: usize) -> Option<Step> {
     })
 }
 
+/// A `quant_rows` of a `silu_mul` of two products of the same quantised rows.
+fn gated(graph: &Graph, quant: usize) -> Option<Step> {
+    let Step::Quantised { inst: mul, quant } = quantised(graph, quant)? else { return None };
+    let (Op::SiluMul, &[Arg::Value(a), Arg::Value(b)]) =
+        (&graph.insts[mul].op, &graph.insts[mul].args[..])
+    else {
+        return None;
+    };
+    let Op::QuantRows { group } = graph.insts[quant].op else { return None };
+    let (gate, up) = (only_read_once(graph, a)?, only_read_once(graph, b)?);
+    // One kernel serves both matrices.
+    let operands = [gate, up].map(|i| match (&graph.insts[i].op, &graph.insts[i].args[..]) {
+        (Op::Linear, &[Arg::Value(x), Arg::FormalWeight(w)]) => {
+            Some((x, &graph.weights[w as usize].ty))
+        }
+        _ => None,
+    });
+    let ints = |x: ValueId| matches!(graph.value(x).ty.as_rows(), Some((DType::Int(_), _)));
+    let same = operands[0] == operands[1] && operands[0].is_some_and(|(x, _)| ints(x));
+    (same && gated::fits(group.into())).then_some(Step::Gated { gate, up, mul, quant })
+}
+
 /// A `quant_rows` whose operand can be quantised as it is made.
 fn quantised(graph: &Graph, quant: usize) -> Option<Step> {
     let (Op::QuantRows { .. }, [Arg::Value(x)]) =
@@ -138,6 +170,7 @@ impl Step {
             Step::Inst(i) => vec![i],
             Step::LinearAdd { linear, add, .. } => vec![linear, add],
             Step::Quantised { inst, quant } => vec![inst, quant],
+            Step::Gated { gate, up, mul, quant } => vec![gate, up, mul, quant],
         }
     }
 
@@ -150,9 +183,9 @@ impl Step {
     pub fn result(self, graph: &Graph) -> ValueId {
         match self {
             Step::Inst(i) => graph.insts[i].result,
-            Step::LinearAdd { add: last, .. } | Step::Quantised { quant: last, .. } => {
-                graph.insts[last].result
-            }
+            Step::LinearAdd { add: last, .. }
+            | Step::Quantised { quant: last, .. }
+            | Step::Gated { quant: last, .. } => graph.insts[last].result,
         }
     }
 
@@ -168,6 +201,7 @@ impl Step {
             Step::Inst(i) => values(i).collect(),
             Step::LinearAdd { linear, residual, .. } => values(linear).chain([residual]).collect(),
             Step::Quantised { inst, .. } => values(inst).collect(),
+            Step::Gated { gate, .. } => values(gate).collect(),
         }
     }
 }

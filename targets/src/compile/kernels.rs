@@ -5,7 +5,7 @@ use crate::builder::Func;
 use crate::emit::Emitter;
 use crate::kernels::kv_append::Slot;
 use crate::kernels::{
-    attention, elementwise, embed, fake_quant, hadamard, int_panel, kv_append, linear, panel,
+    attention, elementwise, embed, fake_quant, gated, hadamard, int_panel, kv_append, linear, panel,
     quant_rows, rms_norm, rope,
 };
 use crate::plan::{Step, steps};
@@ -27,6 +27,10 @@ pub(super) struct Kernels {
     /// With the group that follows.
     pub(super) rms_norm_quant: Vec<(rms_norm::Shape, u64, Func)>,
     pub(super) silu_mul_quant: HashMap<u64, Func>,
+    /// By rows, matrix, and the group of the result.
+    pub(super) gated: HashMap<(DType, DType, u64), Func>,
+    /// Private memory that `gated` wants behind the room of products.
+    pub(super) gated_bytes: u64,
     pub(super) rope: HashMap<(u64, u64), Func>,
     pub(super) angles: Vec<(Rope, Func, u64)>,
     pub(super) kv_append: HashMap<Slot, Func>,
@@ -38,6 +42,12 @@ pub(super) struct Kernels {
     pub(super) barrier: Func,
     /// Private memory that products want, at its start.
     pub(super) room_bytes: u64,
+}
+
+/// The group of a `quant_rows`.
+pub(super) fn group_of(op: &Op) -> u64 {
+    let Op::QuantRows { group } = op else { unreachable!("the plan names a quant_rows") };
+    u64::from(*group)
 }
 
 /// Slot of a cache type, for a context.
@@ -58,6 +68,8 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         rms_norm: vec![],
         rms_norm_quant: vec![],
         silu_mul_quant: HashMap::new(),
+        gated: HashMap::new(),
+        gated_bytes: 0,
         rope: HashMap::new(),
         angles: vec![],
         kv_append: HashMap::new(),
@@ -79,10 +91,16 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
                     kernels.need(e, inputs, &graph.insts[i].op, &types(i), scratch);
                 }
                 Step::Quantised { inst, quant } => {
-                    let Op::QuantRows { group } = graph.insts[quant].op else {
-                        unreachable!("the plan names a quant_rows")
-                    };
-                    kernels.need_quantised(e, &graph.insts[inst].op, &types(inst), group.into());
+                    let group = group_of(&graph.insts[quant].op);
+                    kernels.need_quantised(e, &graph.insts[inst].op, &types(inst), group);
+                }
+                Step::Gated { gate, up, mul, quant } => {
+                    let group = group_of(&graph.insts[quant].op);
+                    kernels.need_quantised(e, &graph.insts[mul].op, &types(mul), group);
+                    for linear in [gate, up] {
+                        kernels.need(e, inputs, &Op::Linear, &types(linear), scratch);
+                        kernels.need_gated(e, &types(linear), group, inputs.chunk);
+                    }
                 }
             }
         }
@@ -227,6 +245,20 @@ impl Kernels {
             }
             _ => unreachable!("the plan quantises these"),
         }
+    }
+
+    /// Emits `gated` for one of its matrices, after the kernels that it calls.
+    fn need_gated(&mut self, e: &mut Emitter, types: &[Type], group: u64, chunk: u64) {
+        let (rows, _) = types[0].as_rows().expect("verified");
+        let (matrix, _) = types[1].as_weight().expect("verified");
+        self.gated_bytes = self.gated_bytes.max(gated::products_bytes(chunk, group));
+        if self.gated.contains_key(&(rows, matrix, group)) {
+            return;
+        }
+        let panels = self.panels_of(e, rows, matrix);
+        let (linear, quant) = (&self.linear[&(rows, matrix)], &self.silu_mul_quant[&group]);
+        let f = gated::define(e, &panels, group, linear, quant);
+        self.gated.insert((rows, matrix, group), f);
     }
 
     fn need_angles(&mut self, e: &mut Emitter, r: &Rope, chunk: u64, scratch: &mut u64) {

@@ -1,7 +1,7 @@
 //! Writing the function of a graph: each step a call of its kernel on this worker's share, with
 //! barriers where one step needs what another worker did.
 
-use super::kernels::{Kernels, rms_norm_shape, slot};
+use super::kernels::{Kernels, group_of, rms_norm_shape, slot};
 use super::{Clock, Inputs};
 use crate::builder::{Func, Kernel, Val};
 use crate::kernels::{attention, fake_quant, int_panel, kv_append, panel};
@@ -264,6 +264,10 @@ impl Writer<'_> {
                 self.meet(s, cut, &reads, &writes);
                 return self.quantised(s, inst, quant);
             }
+            Step::Gated { gate, up, quant, .. } => {
+                self.meet(s, Cut::Other, &reads, &writes);
+                return self.gated(s, [gate, up], quant);
+            }
             Step::Inst(i) => i,
         };
         let inst = &self.graph.insts[index];
@@ -411,10 +415,7 @@ impl Writer<'_> {
     fn quantised(&self, s: &Scope, index: usize, quant: usize) {
         let (inst, result) = (&self.graph.insts[index], self.graph.insts[quant].result);
         let (k, x) = (s.k, self.operand(index, 0));
-        let Op::QuantRows { group } = self.graph.insts[quant].op else {
-            unreachable!("the plan names a quant_rows")
-        };
-        let group = u64::from(group);
+        let group = group_of(&self.graph.insts[quant].op);
         let (x_stride, y_stride) = (self.stride(x), self.stride(result));
         let (x_at, y_at) = (self.at(s, x), self.at(s, result));
         let strides = [k.i64(x_stride), k.i64(y_stride)];
@@ -435,6 +436,35 @@ impl Writer<'_> {
             let args = [x_at, up, y_at, s.rows, strides[0], strides[1], first, end];
             k.call(&self.kernels.silu_mul_quant[&group], &args);
         }
+    }
+
+    /// Two products, `silu_mul` and `quant_rows`; a worker takes whole groups.
+    fn gated(&self, s: &Scope, [gate, up]: [usize; 2], quant: usize) {
+        let (k, result) = (s.k, self.graph.insts[quant].result);
+        let group = group_of(&self.graph.insts[quant].op);
+        let product = self.product(gate);
+        let (first, end) = share(s.record, k.i64((product.rows / group) as i64));
+        let private = s.record.load(I64, worker::PRIVATE);
+        let args = [
+            self.weight(s, self.graph.insts[gate].args[1]),
+            self.weight(s, self.graph.insts[up].args[1]),
+            self.at(s, self.operand(gate, 0)),
+            self.at(s, result),
+            k.i64(product.steps as i64),
+            k.i64(product.x_stride as i64),
+            k.i64(self.stride(result)),
+            s.rows,
+            first,
+            end,
+            private,
+            private + self.kernels.room_bytes as i64,
+        ];
+        let types = self.graph.insts[gate].args.iter();
+        let types: Vec<Type> =
+            types.map(|a| self.graph.arg_type(self.inputs.module, *a)).collect();
+        let (rows, _) = types[0].as_rows().expect("verified");
+        let (matrix, _) = types[1].as_weight().expect("verified");
+        k.call(&self.kernels.gated[&(rows, matrix, group)], &args);
     }
 
     fn rope(&self, s: &Scope, index: usize, r: &Rope) {

@@ -7,6 +7,7 @@ pub mod attention;
 pub mod elementwise;
 pub mod embed;
 pub mod fake_quant;
+pub mod gated;
 pub mod hadamard;
 pub mod int_panel;
 pub mod kv_append;
