@@ -97,7 +97,7 @@ pub enum Quant {
     Bf16,
     /// 8-bit weights, one scale a row; 8-bit activations in groups of 64
     W8a8,
-    /// 4-bit weights in groups of 32; 8-bit activations in groups of 32
+    /// 4-bit weights in groups of 32, their scales in 4 bits; 8-bit activations in groups of 64
     W4a8,
 }
 
@@ -108,6 +108,10 @@ pub enum Kv {
     F32,
     /// Half precision
     F16,
+    /// 8 bits, one scale for each head of each token; queries and weights of attention in 8 bits too
+    I8,
+    /// 4 bits, the same otherwise
+    I4,
 }
 
 /// What `-C` may hold, read.
@@ -131,8 +135,10 @@ impl Quant {
             Quant::F32 => DType::F32,
             Quant::F16 => DType::F16,
             Quant::Bf16 => DType::BF16,
-            Quant::W8a8 => DType::Int(IntFormat { bits: 8, group: 0, zero: false }),
-            Quant::W4a8 => DType::Int(IntFormat { bits: 4, group: 32, zero: false }),
+            Quant::W8a8 => DType::Int(IntFormat::symmetric(8, 0)),
+            Quant::W4a8 => {
+                DType::Int(IntFormat { nested: true, zero: true, ..IntFormat::symmetric(4, 32) })
+            }
         }
     }
 
@@ -141,7 +147,7 @@ impl Quant {
         match self {
             Quant::F32 | Quant::F16 | Quant::Bf16 => None,
             Quant::W8a8 => Some(64),
-            Quant::W4a8 => Some(32),
+            Quant::W4a8 => Some(64),
         }
     }
 }
@@ -152,6 +158,8 @@ impl Kv {
         match self {
             Kv::F32 => DType::F32,
             Kv::F16 => DType::F16,
+            Kv::I8 => DType::Int(IntFormat::symmetric(8, 0)),
+            Kv::I4 => DType::Int(IntFormat::symmetric(4, 0)),
         }
     }
 }

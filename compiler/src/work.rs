@@ -2,6 +2,7 @@
 //!
 //! Counted from the graphs, so that a matrix that two layers share counts twice: it is read twice.
 
+use ir::types::cache_bytes;
 use ir::{Arg, Graph, Module, Op, Param, Type, WeightId};
 use targets::pack::WeightLayout;
 
@@ -104,7 +105,7 @@ pub(crate) fn weight(arg: Arg, bound: &[WeightId]) -> Option<WeightId> {
 /// Keys and values of one position; nothing for a type that is no cache.
 fn position_bytes(ty: &Type) -> u64 {
     match ty {
-        Type::Kv { dtype, heads, head } => 2 * heads * head * dtype.bytes(),
+        Type::Kv { dtype, heads, head } => 2 * cache_bytes(*dtype, *heads, *head),
         Type::Tensor { .. } => 0,
     }
 }

@@ -10,7 +10,7 @@ mod ops;
 
 use self::ops::{
     KvHead, Slot, attend, embed, fake_quant, hadamard, linear, quant_rows, rms_norm, rope,
-    silu_mul, stored, zip,
+    silu_mul, zip,
 };
 use crate::module::{Arg, Graph, GraphId, Inst, Module, Param, ValueId, WeightId};
 use crate::op::Op;
@@ -103,10 +103,10 @@ impl<'m> Interpreter<'m> {
         };
         let weights = (0..read.len()).into_par_iter().map(weight);
         let weights = weights.collect::<Result<Vec<Tensor>, BlobError>>()?;
-        let slots = module
-            .caches
-            .iter()
-            .map(|cache| Slot { width: kv_width(&cache.ty), ..Slot::default() });
+        let slots = module.caches.iter().map(|cache| {
+            let (heads, width) = kv_shape(&cache.ty);
+            Slot { heads, width, ..Slot::default() }
+        });
         Ok(Interpreter { module, weights, slots: slots.collect(), position: 0 })
     }
 
@@ -118,10 +118,7 @@ impl<'m> Interpreter<'m> {
     /// Forgets every position from this one on; one not reached yet changes nothing.
     pub fn truncate(&mut self, position: usize) {
         self.position = self.position.min(position);
-        for slot in &mut self.slots {
-            slot.keys.truncate(self.position * slot.width);
-            slot.values.truncate(self.position * slot.width);
-        }
+        self.slots.iter_mut().for_each(|slot| slot.truncate(self.position));
     }
 
     /// Appends the tokens to the conversation; their logits, `[T][vocab]`.
@@ -237,12 +234,8 @@ impl<'m> Interpreter<'m> {
             Type::Kv { dtype, .. } => dtype,
             Type::Tensor { .. } => unreachable!("verified: V13"),
         };
-        let slot = &mut self.slots[index];
-        let start = frame.ints(args[3])[0] as usize * slot.width;
-        for (store, rows) in [(&mut slot.keys, args[1]), (&mut slot.values, args[2])] {
-            store.truncate(start);
-            store.extend(frame.rows(rows).iter().map(|&x| stored(dtype, x)));
-        }
+        let start = frame.ints(args[3])[0] as usize;
+        self.slots[index].append(dtype, start, frame.rows(args[1]), frame.rows(args[2]));
         Data::Slot(index)
     }
 
@@ -304,9 +297,10 @@ impl Frame<'_> {
     }
 }
 
-fn kv_width(ty: &Type) -> usize {
+/// Heads of a slot, and their width together.
+fn kv_shape(ty: &Type) -> (usize, usize) {
     match ty {
-        Type::Kv { heads, head, .. } => (heads * head) as usize,
+        Type::Kv { heads, head, .. } => (*heads as usize, (heads * head) as usize),
         Type::Tensor { .. } => unreachable!("verified: V13"),
     }
 }

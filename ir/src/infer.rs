@@ -185,7 +185,11 @@ fn multiplies(rows: DType, matrix: DType) -> bool {
     match (rows, matrix) {
         (DType::F32, _) => true,
         (DType::Int(x), DType::Int(w)) => {
-            x.bits == 8 && !x.zero && x.group > 0 && (w.group == x.group || w.group == 0)
+            let fits = match w.nested {
+                true => x.group.is_multiple_of(w.group),
+                false => w.group == x.group || w.group == 0,
+            };
+            x.bits == 8 && !x.zero && x.group > 0 && fits
         }
         _ => false,
     }
@@ -193,7 +197,7 @@ fn multiplies(rows: DType, matrix: DType) -> bool {
 
 fn infer_quant_rows(group: u32, types: &[Type]) -> Result<Type, Mismatch> {
     let width = rows("the input of quant_rows", &types[0])?;
-    let format = IntFormat { bits: 8, group, zero: false };
+    let format = IntFormat::symmetric(8, group);
     if group == 0 || !group.is_multiple_of(16) || !format.fits(width) {
         let what = format!("group {group} must be a multiple of 16 that divides the width {width}");
         return err(V_ATTRIBUTE, what);
@@ -267,8 +271,8 @@ fn infer_kv_append(types: &[Type]) -> Result<Type, Mismatch> {
     let Type::Kv { heads, head, dtype } = types[0] else {
         return err(V_SHAPE, format!("kv_append needs a cache slot, found {}", types[0]));
     };
-    if !matches!(dtype, DType::F32 | DType::F16) {
-        return err(V_DTYPE, format!("a cache holds f32 or f16, found {dtype}"));
+    if !dtype.holds_cache() {
+        return err(V_DTYPE, format!("a cache holds f32, f16, i8row or i4row, found {dtype}"));
     }
     for (what, ty) in [("keys", &types[1]), ("values", &types[2])] {
         let width = rows(what, ty)?;
@@ -284,10 +288,10 @@ fn infer_kv_append(types: &[Type]) -> Result<Type, Mismatch> {
 }
 
 fn infer_attention(heads: u64, scale: f64, types: &[Type]) -> Result<Type, Mismatch> {
-    let width = rows("the queries", &types[0])?;
-    let Type::Kv { heads: kv_heads, head, .. } = types[1] else {
+    let Type::Kv { heads: kv_heads, head, dtype } = types[1] else {
         return err(V_SHAPE, format!("attention reads a cache, found {}", types[1]));
     };
+    let width = queries(&types[0], dtype, head)?;
     positions(&types[2])?;
     if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
         return err(V_ATTRIBUTE, format!("{heads} heads cannot share {kv_heads} KV heads"));
@@ -298,7 +302,17 @@ fn infer_attention(heads: u64, scale: f64, types: &[Type]) -> Result<Type, Misma
     if !scale.is_finite() {
         return err(V_ATTRIBUTE, format!("scale must be finite, found {scale}"));
     }
-    Ok(types[0].clone())
+    Ok(Type::rows(width))
+}
+
+/// Width of the queries: floats for a cache of floats, int8 in heads for one of integers.
+fn queries(ty: &Type, cache: DType, head: u64) -> Result<u64, Mismatch> {
+    let DType::Int(_) = cache else { return rows("the queries", ty) };
+    let wanted = IntFormat::symmetric(8, head as u32);
+    match ty.as_rows() {
+        Some((DType::Int(found), width)) if found == wanted => Ok(width),
+        _ => err(V_DTYPE, format!("queries of a cache of {cache} are {wanted}[T, _], found {ty}")),
+    }
 }
 
 fn infer_pair(types: &[Type]) -> Result<Type, Mismatch> {

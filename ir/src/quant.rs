@@ -2,6 +2,11 @@
 //!
 //! The one definition of every rounding: packing, kernels' references and the interpreter use it.
 
+mod fake;
+pub(crate) mod nested;
+
+pub use fake::FakeGrid;
+
 use crate::types::IntFormat;
 use crate::weights::Tensor;
 use half::f16;
@@ -16,10 +21,13 @@ pub struct Quantised {
     pub format: IntFormat,
     /// `[rows][columns]`: -8..8 or -128..128 without a low end; 0..16 or 0..256 with one.
     pub q: Vec<i16>,
-    /// `[rows][groups]`, values of f16.
+    /// `[rows][groups]`, values of f16, or whole multiples of the row's unit.
     pub scales: Vec<f32>,
-    /// `[rows][groups]`, values of f16; empty without a low end.
+    /// `[rows][groups]`, values of f16, or whole multiples of the group's scale; empty without a low
+    /// end.
     pub lows: Vec<f32>,
+    /// `[rows]` units of nested scales, values of f16; else empty.
+    pub units: Vec<f32>,
 }
 
 /// Scales that are tried around the one that just covers a group.
@@ -29,29 +37,43 @@ impl Quantised {
     /// Rounds a matrix, each group by itself: of several scales the one with the least squared
     /// error, elements to nearest. The format must fit the columns.
     pub fn round(tensor: &Tensor, format: IntFormat) -> Quantised {
-        Quantised::by_groups(tensor, format, |x| Group::round(x, format))
+        Quantised::by_rows(tensor, format, |row| {
+            let tried = Grids::tried(row, format).into_iter().map(|grids| grids.round(row));
+            tried.min_by(|a, b| a.0.total_cmp(&b.0)).expect("there are units to try").1
+        })
     }
 
     /// Rounds a matrix, each group by itself: the scale that just covers it, elements to nearest.
     pub fn nearest(tensor: &Tensor, format: IntFormat) -> Quantised {
-        Quantised::by_groups(tensor, format, |x| Group::on(Grid::covering(x, format), x))
+        Quantised::by_rows(tensor, format, |row| {
+            let grids = Grids::of(row, format);
+            let group = format.group_of(row.len() as u64) as usize;
+            let groups = row.chunks(group).map(|x| Group::on(grids.covering(x), x)).collect();
+            Row { groups, unit: grids.unit }
+        })
     }
 
-    fn by_groups(
+    fn by_rows(
         tensor: &Tensor,
         format: IntFormat,
-        round: impl Fn(&[f32]) -> Group + Sync + Send,
+        round: impl Fn(&[f32]) -> Row + Sync + Send,
     ) -> Quantised {
         let dims = [tensor.dims[0], tensor.dims[1]];
-        let group = format.group_of(dims[1]) as usize;
-        let groups: Vec<Group> = tensor.data.par_chunks(group).map(round).collect();
-        Quantised {
-            dims,
-            format,
-            scales: groups.iter().map(|g| g.scale).collect(),
-            lows: if format.zero { groups.iter().map(|g| g.low).collect() } else { vec![] },
-            q: groups.into_iter().flat_map(|g| g.q).collect(),
-        }
+        let rows: Vec<Row> = tensor.data.par_chunks(dims[1] as usize).map(round).collect();
+        let groups = || rows.iter().flat_map(|row| &row.groups);
+        let lows = if format.zero { groups().map(|g| g.low).collect() } else { vec![] };
+        let units = if format.nested { rows.iter().map(|r| r.unit).collect() } else { vec![] };
+        let scales = groups().map(|g| g.scale).collect();
+        let q = groups().flat_map(|g| &g.q).copied().collect();
+        Quantised { dims, format, q, scales, lows, units }
+    }
+
+    /// Factor and zero point of a group of nested scales: `at` counts groups of all rows.
+    pub fn nested(&self, at: usize) -> (u8, u8) {
+        let groups = (self.dims[1] / u64::from(self.format.group)) as usize;
+        let (unit, scale, low) = (self.units[at / groups], self.scales[at], self.lows[at]);
+        let whole = |x: f32, of: f32| if of == 0.0 { 0 } else { (x / of).round() as u8 };
+        (whole(scale, unit), whole(-low, scale))
     }
 
     /// The matrix that the integers stand for.
@@ -66,6 +88,12 @@ impl Quantised {
     }
 }
 
+/// One row.
+struct Row {
+    groups: Vec<Group>,
+    unit: f32,
+}
+
 /// One group.
 struct Group {
     q: Vec<i16>,
@@ -74,32 +102,83 @@ struct Group {
 }
 
 impl Group {
-    fn round(x: &[f32], format: IntFormat) -> Group {
-        let candidates = candidates(x, format).into_iter();
-        let grids = candidates.map(|(scale, low)| Grid::stored(format, scale, low));
-        let errors = grids.map(|grid| (grid.error(x), grid));
-        let best = errors.min_by(|a, b| a.0.total_cmp(&b.0)).expect("there are candidates");
-        Group::on(best.1, x)
-    }
-
     fn on(grid: Grid, x: &[f32]) -> Group {
         let q = x.iter().map(|&x| grid.nearest(x) as i16).collect();
         Group { q, scale: grid.scale, low: grid.low }
     }
 }
 
-/// Scales and low ends that are tried for a group.
-pub(crate) fn candidates(x: &[f32], format: IntFormat) -> Vec<(f32, f32)> {
-    if format.zero { with_low(x, format) } else { symmetric(x, format) }
+/// The grids that groups of one row may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Grids {
+    /// The format.
+    pub format: IntFormat,
+    /// What nested scales are multiples of, a value of f16; else 0.
+    pub unit: f32,
+}
+
+impl Grids {
+    /// The grids of a row: nested scales reach the group that spans most.
+    pub fn of(row: &[f32], format: IntFormat) -> Grids {
+        Grids::shrunk(row, format, 1.0)
+    }
+
+    fn shrunk(row: &[f32], format: IntFormat, by: f32) -> Grids {
+        if !format.nested {
+            return Grids { format, unit: 0.0 };
+        }
+        let spans = row.chunks(format.group as usize).map(|x| {
+            let (low, high) = ends(x);
+            // Whole multiples are of 8 bits: a group that leans to one side has a smaller factor.
+            nested::step(low, high) / nested::factor_max(low, high)
+        });
+        let unit = spans.fold(0f32, f32::max) * by;
+        Grids { format, unit: f16_value(unit) }
+    }
+
+    /// Grids that are tried for a row.
+    fn tried(row: &[f32], format: IntFormat) -> Vec<Grids> {
+        let units: &[f32] = if format.nested { &[1.0, 0.94, 0.88, 0.82] } else { &[1.0] };
+        units.iter().map(|&by| Grids::shrunk(row, format, by)).collect()
+    }
+
+    /// Those that are tried for a group.
+    pub fn candidates(self, x: &[f32]) -> Vec<Grid> {
+        let format = self.format;
+        let pairs = match (format.nested, format.zero) {
+            (true, _) => return nested::candidates(x, self.unit),
+            (false, true) => with_low(x, format),
+            (false, false) => symmetric(x, format),
+        };
+        pairs.into_iter().map(|(scale, low)| Grid::stored(format, scale, low)).collect()
+    }
+
+    /// All groups of a row on their best grids, and the squared error.
+    fn round(self, row: &[f32]) -> (f32, Row) {
+        let group = self.format.group_of(row.len() as u64) as usize;
+        let best = row.chunks(group).map(|x| {
+            let errors = self.candidates(x).into_iter().map(|grid| (grid.error(x), grid));
+            let best = errors.min_by(|a, b| a.0.total_cmp(&b.0)).expect("there are candidates");
+            (best.0, Group::on(best.1, x))
+        });
+        let (errors, groups): (Vec<f32>, Vec<Group>) = best.unzip();
+        (errors.iter().sum(), Row { groups, unit: self.unit })
+    }
+}
+
+/// Smallest and largest element.
+pub(crate) fn ends(x: &[f32]) -> (f32, f32) {
+    let low = x.iter().copied().fold(f32::INFINITY, f32::min);
+    (low, x.iter().copied().fold(f32::NEG_INFINITY, f32::max))
 }
 
 /// The values that a scale and a low end can express.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid {
-    /// Between neighbours, a value of f16.
+    /// Between neighbours.
     pub scale: f32,
     inverse: f32,
-    /// What the integer 0 stands for, a value of f16.
+    /// What the integer 0 stands for.
     pub low: f32,
     least: f32,
     most: f32,
@@ -111,12 +190,23 @@ const ROUND: f32 = 12_582_912.0;
 pub(crate) const LANES: usize = 16;
 
 impl Grid {
-    /// The grid of a scale and a low end, each rounded to f16 as it is stored.
-    pub fn stored(format: IntFormat, scale: f32, low: f32) -> Grid {
-        let (scale, low) = (f16_value(scale), f16_value(low));
+    /// The grid of nested scales: `factor · unit · (q - zero)`.
+    pub(crate) fn nested(unit: f32, factor: f32, zero: f32) -> Grid {
+        let scale = unit * factor;
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        Grid { scale, inverse, low: -scale * zero, least: 0.0, most: nested::CODE_MAX }
+    }
+
+    /// The grid of a scale and a low end as they are.
+    pub fn of(format: IntFormat, scale: f32, low: f32) -> Grid {
         let (least, most) = range(format);
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         Grid { scale, inverse, low, least, most }
+    }
+
+    /// The grid of a scale and a low end, each rounded to f16 as it is stored.
+    pub fn stored(format: IntFormat, scale: f32, low: f32) -> Grid {
+        Grid::of(format, f16_value(scale), f16_value(low))
     }
 
     /// The integer nearest to `x`.
@@ -170,8 +260,7 @@ fn symmetric(x: &[f32], format: IntFormat) -> Vec<(f32, f32)> {
 
 /// Scales and low ends for a group that has both.
 fn with_low(x: &[f32], format: IntFormat) -> Vec<(f32, f32)> {
-    let low = x.iter().copied().fold(f32::INFINITY, f32::min);
-    let high = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let (low, high) = ends(x);
     let (_, most) = range(format);
     let trials = if format.bits == 8 { 0 } else { TRIALS / 2 };
     (-1..=trials)
@@ -206,41 +295,20 @@ pub fn quant_group(x: &[f32]) -> (Vec<i8>, f32, i32) {
     (q, scale, sum)
 }
 
-/// The values that `fake_quant` rounds to: `2^bits` of them, evenly spaced.
+/// One head of a key or value as a cache of integers keeps it: integers of `bits`, and a scale that
+/// is a value of f16 and puts the element of largest magnitude at the low end of the range.
 ///
 /// Plain f32 arithmetic in a fixed order, so that emitted code gives the same bits.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FakeGrid {
-    low: f32,
-    step: f32,
-    inverse: f32,
-    most: f32,
-}
-
-impl FakeGrid {
-    /// From the smallest to the largest of some numbers.
-    pub fn of(x: &[f32], bits: u8) -> FakeGrid {
-        let most = ((1u32 << bits) - 1) as f32;
-        let low = x.iter().copied().fold(f32::INFINITY, f32::min);
-        let width = x.iter().copied().fold(f32::NEG_INFINITY, f32::max) - low;
-        let inverse = if width > 0.0 { most / width } else { 0.0 };
-        FakeGrid { low, step: width * (1.0 / most), inverse, most }
-    }
-
-    /// The integers of `bits` bits times `range / (2^(bits-1) - 1)`.
-    pub fn fixed(range: f32, bits: u8) -> FakeGrid {
-        let most = ((1u32 << bits) - 1) as f32;
-        let half = (most - 1.0) / 2.0;
-        let step = range * (1.0 / half);
-        let inverse = if range > 0.0 { half / range } else { 0.0 };
-        FakeGrid { low: step * -(half + 1.0), step, inverse, most }
-    }
-
-    /// The value nearest to `x`.
-    pub fn nearest(self, x: f32) -> f32 {
-        let q = ((x - self.low) * self.inverse).max(0.0).min(self.most);
-        ((q + ROUND) - ROUND) * self.step + self.low
-    }
+pub fn cache_row(x: &[f32], bits: u8) -> (Vec<i8>, f32) {
+    let largest = |sign: f32| x.iter().fold(f32::NEG_INFINITY, |m, x| m.max(x * sign));
+    let (high, low) = (largest(1.0), largest(-1.0));
+    let extreme = if high < low { -low } else { high };
+    let half = f32::from(1u16 << (bits - 1));
+    let limit = f16::MAX.to_f32();
+    let scale = f16::from_f32((extreme * (-1.0 / half)).clamp(-limit, limit)).to_f32();
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    let round = |x: &f32| (x * inverse).max(-half).min(half - 1.0).round_ties_even() as i8;
+    (x.iter().map(round).collect(), scale)
 }
 
 #[cfg(test)]

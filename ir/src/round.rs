@@ -1,7 +1,6 @@
 //! Rounding a group of numbers to a grid: which scale, which integers.
 
-use crate::quant::{Grid, LANES};
-use crate::types::IntFormat;
+use crate::quant::{Grid, Grids, LANES, ends, nested};
 use std::fmt;
 
 /// How elements of a matrix become integers, where it is not the search of `cast`.
@@ -32,28 +31,29 @@ impl fmt::Display for Rounding {
     }
 }
 
-impl Grid {
+impl Grids {
     /// The grid that just covers a group: the largest magnitude is the largest integer, or the ends
     /// of the range are the ends of the group.
-    pub fn covering(x: &[f32], format: IntFormat) -> Grid {
-        let low = x.iter().copied().fold(f32::INFINITY, f32::min);
-        let high = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    pub fn covering(self, x: &[f32]) -> Grid {
+        let (format, (low, high)) = (self.format, ends(x));
         let (_, most) = crate::quant::range(format);
-        match format.zero {
-            true => Grid::stored(format, (high - low) / most, low),
-            false => Grid::stored(format, low.abs().max(high.abs()) / most, 0.0),
+        match (format.nested, format.zero) {
+            (true, _) => nested::covering(x, self.unit),
+            (false, true) => Grid::stored(format, (high - low) / most, low),
+            (false, false) => Grid::stored(format, low.abs().max(high.abs()) / most, 0.0),
         }
     }
 
     /// Of several grids the one with the least squared error, each element's weighed by
     /// `importance`.
-    pub fn fitting(x: &[f32], importance: &[f32], format: IntFormat) -> Grid {
-        let candidates = crate::quant::candidates(x, format);
-        let grids = candidates.into_iter().map(|(scale, low)| Grid::stored(format, scale, low));
+    pub fn fitting(self, x: &[f32], importance: &[f32]) -> Grid {
+        let grids = self.candidates(x).into_iter();
         let errors = grids.map(|grid| (grid.weighed_error(x, importance), grid));
         errors.min_by(|a, b| a.0.total_cmp(&b.0)).expect("there are candidates").1
     }
+}
 
+impl Grid {
     /// The group is a multiple of 16 elements.
     fn weighed_error(self, x: &[f32], importance: &[f32]) -> f32 {
         let mut sums = [0f32; LANES];
@@ -70,6 +70,7 @@ impl Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::IntFormat;
 
     fn format(name: &str) -> IntFormat {
         IntFormat::from_name(name).expect("a format")
@@ -81,8 +82,8 @@ mod tests {
 
     #[test]
     fn a_covering_grid_reaches_every_element() {
-        for name in ["i4g32", "i4g32z", "i8g32"] {
-            let grid = Grid::covering(&numbers(), format(name));
+        for name in ["i4g32", "i4g32z", "i4g32n", "i8g32"] {
+            let grid = Grids::of(&numbers(), format(name)).covering(&numbers());
             for x in numbers() {
                 let off = (x - grid.value(grid.nearest(x))).abs();
                 assert!(off <= grid.scale * 0.505, "{name}: {x} is {off} off, step {}", grid.scale);
@@ -97,7 +98,7 @@ mod tests {
         let mut importance = vec![1e-6; 32];
         importance[7] = 1.0;
         let error = |importance: &[f32]| {
-            let grid = Grid::fitting(&x, importance, format("i4g32"));
+            let grid = Grids::of(&x, format("i4g32")).fitting(&x, importance);
             (x[7] - grid.value(grid.nearest(x[7]))).abs()
         };
         assert!(error(&importance) <= error(&[1.0; 32]));

@@ -19,18 +19,48 @@ pub enum DType {
 
 /// Integers of few bits in groups along a row: element = `scale · q`, or `scale · q + low` with a
 /// low end. In text `i4g32`: 4 bits, groups of 32; `i8row`: one group a row; a `z` at the end for
-/// a low end (a zero point).
+/// a low end of f16.
+///
+/// An `n` at the end, `i4g32n`: scales are nested. A row has one scale of f16, each of its groups a
+/// whole factor 0..16 and a whole zero point 0..16: element = `scale · factor · (q - zero)`, of which
+/// `factor · (q - zero)` fits 8 bits. So a group costs one byte, and a row is a row of int8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IntFormat {
     /// 4 or 8.
     pub bits: u8,
     /// Elements of a group, a multiple of 16; 0 for the whole row.
     pub group: u32,
-    /// Whether each group has a low end beside its scale.
+    /// Whether each group has a low end beside its scale: integers count from 0.
     pub zero: bool,
+    /// Whether scales and low ends of groups are whole multiples of one scale a row.
+    pub nested: bool,
 }
 
+/// Elements of a group of a nested format: what one sum of 16 bits holds.
+pub const NESTED_GROUP: u32 = 32;
+
 impl IntFormat {
+    /// A format without low ends.
+    pub const fn symmetric(bits: u8, group: u32) -> IntFormat {
+        IntFormat { bits, group, zero: false, nested: false }
+    }
+
+    /// Bits of what belongs to a group beside its integers.
+    pub fn group_bits(self) -> u64 {
+        match (self.nested, self.zero) {
+            (true, _) => 8,
+            (false, true) => 32,
+            (false, false) => 16,
+        }
+    }
+
+    /// Bytes of a row of `width`, in groups.
+    pub fn row_bytes(self, width: u64) -> u64 {
+        let groups = width / self.group_of(width).max(1);
+        let row = if self.nested { 2 } else { 0 };
+        (width * u64::from(self.bits) + groups * self.group_bits()) / 8 + row
+    }
+
     /// Elements of a group of a row of `width`.
     pub fn group_of(self, width: u64) -> u64 {
         if self.group == 0 { width } else { self.group.into() }
@@ -44,15 +74,16 @@ impl IntFormat {
 
     /// The format of that name.
     pub fn from_name(name: &str) -> Option<IntFormat> {
-        let (plain, zero) = name.strip_suffix('z').map_or((name, false), |plain| (plain, true));
+        let (plain, nested) = name.strip_suffix('n').map_or((name, false), |plain| (plain, true));
+        let (plain, zero) = plain.strip_suffix('z').map_or((plain, nested), |plain| (plain, true));
         let (bits, rest) = plain.strip_prefix('i')?.split_at_checked(1)?;
         let bits = bits.parse().ok().filter(|b| matches!(b, 4 | 8))?;
         let group = match rest {
             "row" => 0,
             rest => rest.strip_prefix('g')?.parse().ok().filter(|g| g % 16 == 0 && *g > 0)?,
         };
-        let format = IntFormat { bits, group, zero };
-        if zero && group == 0 {
+        let format = IntFormat { bits, group, zero, nested };
+        if (zero && group == 0) || (nested && (bits, group) != (4, NESTED_GROUP)) {
             return None;
         }
         // One spelling only: no leading zeros, no signs.
@@ -67,7 +98,11 @@ impl fmt::Display for IntFormat {
             0 => f.write_str("row")?,
             group => write!(f, "g{group}")?,
         }
-        f.write_str(if self.zero { "z" } else { "" })
+        f.write_str(match (self.nested, self.zero) {
+            (true, _) => "n",
+            (false, true) => "z",
+            (false, false) => "",
+        })
     }
 }
 
@@ -94,6 +129,15 @@ impl DType {
     /// Whether elements are floats.
     pub fn is_float(self) -> bool {
         matches!(self, DType::F32 | DType::F16 | DType::BF16)
+    }
+
+    /// Whether a slot of the KV cache may be stored so: f32, f16, or integers with one scale for
+    /// each head of each position.
+    pub fn holds_cache(self) -> bool {
+        match self {
+            DType::Int(format) => format.group == 0,
+            plain => matches!(plain, DType::F32 | DType::F16),
+        }
     }
 
     /// Whether a matrix may be stored so.
@@ -183,6 +227,14 @@ impl Type {
             Dim::Tokens => None,
         });
         Some((*dtype, consts.collect::<Option<Vec<u64>>>()?))
+    }
+}
+
+/// Bytes of `heads` heads of `head` elements in a cache, scales included.
+pub fn cache_bytes(dtype: DType, heads: u64, head: u64) -> u64 {
+    match dtype {
+        DType::Int(format) => heads * (head * u64::from(format.bits) / 8 + 2),
+        plain => heads * head * plain.bytes(),
     }
 }
 

@@ -37,17 +37,17 @@ fn quantise(module: &Module, graph: &mut Graph, group: u32) -> Result<(), PassEr
         if let Some((x, own)) = meets_integers(module, graph, &inst) {
             let group =
                 if own == 0 { beside(module, graph, &all, x).unwrap_or(group) } else { own };
-            let quantised = match made.get(&(x, group)) {
-                Some(quantised) => *quantised,
+            let rows = match made.get(&(x, group)) {
+                Some(known) => *known,
                 None => {
-                    let result = value(graph, x, group)?;
+                    let result = quantised(graph, x, group, "activations")?;
                     let op = Op::QuantRows { group };
                     insts.push(Inst { result, op, args: vec![x.into()] });
                     made.insert((x, group), result);
                     result
                 }
             };
-            inst.args[0] = quantised.into();
+            inst.args[0] = rows.into();
         }
         insts.push(inst);
     }
@@ -60,7 +60,8 @@ fn quantise(module: &Module, graph: &mut Graph, group: u32) -> Result<(), PassEr
 fn meets_integers(module: &Module, graph: &Graph, inst: &Inst) -> Option<(ValueId, u32)> {
     let (Op::Linear, [Arg::Value(x), matrix, ..]) = (&inst.op, &inst.args[..]) else { return None };
     match graph.arg_type(module, *matrix).as_weight() {
-        Some((DType::Int(format), _)) => Some((*x, format.group)),
+        // Nested scales are those of a row.
+        Some((DType::Int(format), _)) => Some((*x, if format.nested { 0 } else { format.group })),
         _ => None,
     }
 }
@@ -72,17 +73,22 @@ fn beside(module: &Module, graph: &Graph, insts: &[Inst], x: ValueId) -> Option<
 }
 
 /// The value that `quant_rows` of `x` defines.
-fn value(graph: &mut Graph, x: ValueId, group: u32) -> Result<ValueId, PassError> {
+pub(crate) fn quantised(
+    graph: &mut Graph,
+    x: ValueId,
+    group: u32,
+    pass: &'static str,
+) -> Result<ValueId, PassError> {
     let name = graph.value(x).name.clone();
     let width = graph.value(x).ty.row_width().unwrap_or(0);
-    let format = IntFormat { bits: 8, group, zero: false };
+    let format = IntFormat::symmetric(8, group);
     if !format.fits(width) {
         let why = format!(
             "groups of {group} do not divide the {width} elements of %{name} in @{}; choose a group \
              that divides every width of the model",
             graph.name
         );
-        return Err(PassError { pass: "activations", why });
+        return Err(PassError { pass, why });
     }
     let dims = vec![Dim::Tokens, Dim::Const(width)];
     let ty = Type::Tensor { dtype: DType::Int(format), dims };

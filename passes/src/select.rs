@@ -139,9 +139,7 @@ fn within(
 fn at_least_8_bits(source: &Source, dtype: DType) -> DType {
     match (source, dtype) {
         (Source::Blob(_), _) => dtype,
-        (_, DType::Int(format)) if format.bits < 8 => {
-            DType::Int(IntFormat { bits: 8, group: 0, zero: false })
-        }
+        (_, DType::Int(format)) if format.bits < 8 => DType::Int(IntFormat::symmetric(8, 0)),
         _ => dtype,
     }
 }

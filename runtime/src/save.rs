@@ -1,7 +1,7 @@
 //! `NAME_position`, `NAME_truncate`, `NAME_save` and `NAME_load`: a conversation as a thing.
 //!
 //! A saved conversation is a header, the tokens, the logits if they are valid, and of each cache
-//! slot only what is used: whole panels of keys, and the rows of values up to the position. Every
+//! slot only what is used: whole panels of keys and values up to the position. Every
 //! part is a multiple of 16 bytes, so that copies have no tails; padding is zero. Loading checks
 //! everything before it writes anything.
 
@@ -221,12 +221,10 @@ impl<'k> Used<'k> {
     /// Bytes of the whole saved conversation.
     fn blob_bytes(self, layout: &StateLayout) -> Val<'k> {
         let logits = (layout.vocab * 4).next_multiple_of(16);
-        let keys: u64 = layout.caches.iter().map(|c| c.heads * c.panel_bytes()).sum();
-        let values: u64 = layout.caches.iter().map(|c| c.heads * c.head * c.dtype.bytes()).sum();
+        let caches: u64 = layout.caches.iter().map(CacheSlot::panel_bytes).sum();
         self.token_bytes()
             + self.valid * logits as i64
-            + self.panels * keys as i64
-            + self.position * values as i64
+            + self.panels * caches as i64
             + blob::HEADER_BYTES
     }
 
@@ -242,18 +240,13 @@ impl<'k> Used<'k> {
         next(k.i64(layout.logits.into()), self.valid * (layout.vocab * 4) as i64);
         for (first, count, distance) in runs(&layout.caches) {
             k.each(k.i64(0), k.i64(count), 1, |i| {
-                let slot = i * distance;
-                let keys = slot + first.key_offset as i64;
-                let bytes = self.panels * first.panel_bytes() as i64;
-                k.each(k.i64(0), k.i64(first.heads as i64), 1, |head| {
-                    next(keys + head * first.key_head_bytes() as i64, bytes);
-                });
-                let values = slot + first.value_offset as i64;
-                let bytes = self.position * first.row_bytes() as i64;
-                let blocks = first.heads * first.head / first.width;
-                k.each(k.i64(0), k.i64(blocks as i64), 1, |block| {
-                    next(values + block * first.block_bytes() as i64, bytes);
-                });
+                let slot = i * distance + first.key_offset as i64;
+                for s in first.stretches() {
+                    let bytes = self.panels * s.panel_bytes as i64;
+                    k.each(k.i64(0), k.i64(s.count as i64), 1, |head| {
+                        next(slot + head * s.distance_bytes as i64 + s.offset as i64, bytes);
+                    });
+                }
             });
         }
     }

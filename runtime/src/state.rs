@@ -7,6 +7,7 @@
 use crate::errors::{E_ALIGN, E_STATE, fail_if};
 use cranelift_codegen::ir::types::I64;
 use ir::{DType, Module, Type};
+use targets::kernels::kv_append::{PANEL_POSITIONS, Slot};
 use targets::{Kernel, Val};
 
 /// `u64`: [`StateLayout::identity`] once the state is initialised.
@@ -24,8 +25,8 @@ pub const HEADER_BYTES: u64 = 64;
 
 /// Alignment of a state and of every part of it.
 pub const ALIGN: u64 = 64;
-/// Positions of one panel of keys; the cache is made for a multiple of it.
-pub const PANEL: u64 = 32;
+/// Positions of one panel; the cache is made for a multiple of it.
+pub const PANEL: u64 = PANEL_POSITIONS;
 /// The largest vocabulary and context, so that both tables are within reach of an `i32` offset.
 const TABLE_MAX: u64 = 1 << 26;
 
@@ -50,26 +51,29 @@ pub struct StateLayout {
     pub caches: Vec<CacheSlot>,
 }
 
-/// Where one slot of the KV cache lies.
-///
-/// Keys are `[heads][positions / 32][head][32]`: a panel of 32 positions is read lane by lane.
-/// Values are `[heads][head / width][positions][width]`: a row of `width` is read at once.
+/// Where one slot of the KV cache lies; `Slot` says how keys and values lie in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheSlot {
     /// Offset of the keys from the start of the state.
     pub key_offset: u64,
     /// Offset of the values from the start of the state.
     pub value_offset: u64,
-    /// `F32` or `F16`.
-    pub dtype: DType,
-    /// KV heads.
-    pub heads: u64,
-    /// Width of one head.
-    pub head: u64,
-    /// Width of one block of values: the largest of 32, 16 and 8 that divides `head`.
-    pub width: u64,
-    /// The context, rounded up to whole panels.
-    pub positions: u64,
+    /// What it holds.
+    pub slot: Slot,
+}
+
+/// Stretches of a slot at equal distances, each a run of panels of positions of which the first ones
+/// are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretches {
+    /// Offset of the first from the slot's keys.
+    pub offset: u64,
+    /// How many.
+    pub count: u64,
+    /// Bytes from one to the next.
+    pub distance_bytes: u64,
+    /// Bytes of one panel.
+    pub panel_bytes: u64,
 }
 
 /// A model for which there is no state.
@@ -97,7 +101,7 @@ impl StateLayout {
         for cache in &module.caches {
             let slot = CacheSlot::new(&cache.ty, context, bytes)
                 .map_err(|e| LayoutError { what: format!("cache {}: {e}", cache.name) })?;
-            bytes = slot.value_offset + slot.value_bytes().next_multiple_of(ALIGN);
+            bytes = slot.value_offset + slot.slot.value_bytes().next_multiple_of(ALIGN);
             caches.push(slot);
         }
         let identity = identity(model, context, vocab, &caches);
@@ -111,59 +115,54 @@ impl CacheSlot {
         let &Type::Kv { dtype, heads, head } = ty else {
             return err(format!("{ty} is not a cache"));
         };
-        if !matches!(dtype, DType::F32 | DType::F16) {
-            return err(format!("elements of {dtype}; f32 and f16 are supported"));
+        if !dtype.holds_cache() {
+            return err(format!("elements of {dtype}; f32, f16, i8row and i4row are supported"));
         }
-        let Some(width) = [32, 16, 8].into_iter().find(|w| head > 0 && head.is_multiple_of(*w))
-        else {
-            return err(format!("a head of {head} is not a multiple of 8"));
-        };
+        let multiple = if matches!(dtype, DType::Int(_)) { 16 } else { 8 };
+        if head == 0 || !head.is_multiple_of(multiple) {
+            return err(format!("a head of {head} is not a multiple of {multiple}"));
+        }
         let positions = context.next_multiple_of(PANEL);
         let all = heads.checked_mul(head).and_then(|n| n.checked_mul(positions * 4));
         if heads == 0 || all.is_none_or(|bytes| bytes > 1 << 40) {
             return err(format!("{heads} heads of {head} by {positions} positions"));
         }
-        let mut slot =
-            CacheSlot { key_offset, value_offset: 0, dtype, heads, head, width, positions };
-        slot.value_offset = key_offset + slot.key_bytes().next_multiple_of(ALIGN);
-        Ok(slot)
+        let slot = Slot { dtype, heads, head, positions };
+        let value_offset = key_offset + slot.key_bytes().next_multiple_of(ALIGN);
+        Ok(CacheSlot { key_offset, value_offset, slot })
     }
 
     /// Whether `other` differs in nothing but its place.
     pub fn is_shaped_as(&self, other: &CacheSlot) -> bool {
         let values_after = |c: &CacheSlot| c.value_offset - c.key_offset;
-        let shape = |c: &CacheSlot| (c.dtype, c.heads, c.head, c.positions, values_after(c));
-        shape(self) == shape(other)
+        self.slot == other.slot && values_after(self) == values_after(other)
     }
 
-    /// Bytes of all keys.
-    pub fn key_bytes(&self) -> u64 {
-        self.heads * self.key_head_bytes()
+    /// All that the slot holds: keys of each head, blocks of values, and what scales these.
+    pub fn stretches(&self) -> Vec<Stretches> {
+        let slot = &self.slot;
+        let values = self.value_offset - self.key_offset;
+        let keys = Stretches {
+            offset: 0,
+            count: slot.heads,
+            distance_bytes: slot.key_head_bytes(),
+            panel_bytes: slot.key_panel_bytes(),
+        };
+        let block = |i: u64| Stretches {
+            offset: values + i * slot.value_block_bytes(),
+            count: slot.heads,
+            distance_bytes: slot.value_head_bytes(),
+            panel_bytes: slot.value_panel_bytes(),
+        };
+        let scales =
+            Stretches { panel_bytes: slot.value_scales_bytes(), ..block(slot.value_blocks()) };
+        let all = [keys].into_iter().chain((0..slot.value_blocks()).map(block)).chain([scales]);
+        all.filter(|stretches| stretches.panel_bytes > 0).collect()
     }
 
-    /// Bytes of all values.
-    pub fn value_bytes(&self) -> u64 {
-        self.heads * self.head * self.positions * self.dtype.bytes()
-    }
-
-    /// Bytes of the keys of one head.
-    pub fn key_head_bytes(&self) -> u64 {
-        self.positions / PANEL * self.panel_bytes()
-    }
-
-    /// Bytes of one panel of keys: 32 positions of one head.
+    /// Bytes of a panel of positions in all stretches together.
     pub fn panel_bytes(&self) -> u64 {
-        self.head * PANEL * self.dtype.bytes()
-    }
-
-    /// Bytes of one block of values: `width` columns of one head, all positions.
-    pub fn block_bytes(&self) -> u64 {
-        self.positions * self.row_bytes()
-    }
-
-    /// Bytes of one row of a block of values: `width` columns of one position.
-    pub fn row_bytes(&self) -> u64 {
-        self.width * self.dtype.bytes()
+        self.stretches().iter().map(|s| s.count * s.panel_bytes).sum()
     }
 }
 
@@ -172,9 +171,11 @@ fn err<T>(what: String) -> Result<T, LayoutError> {
 }
 
 impl CacheSlot {
-    fn facts(&self) -> [u64; 6] {
-        let dtype = self.dtype.bytes();
-        [self.key_offset, self.value_offset, dtype, self.heads, self.head, self.width]
+    fn facts(&self) -> [u64; 5] {
+        let slot = &self.slot;
+        let bits =
+            slot.int_bits().map_or(8 * slot.key_panel_bytes() / PANEL / slot.head, u64::from);
+        [self.key_offset, self.value_offset, bits, slot.heads, slot.head]
     }
 }
 
@@ -231,12 +232,12 @@ mod tests {
         let s = StateLayout::new(&m, 7).unwrap();
         assert_eq!((s.tokens, s.logits, s.kv), (64, 256, 256 + 512));
         let (a, b) = (&s.caches[0], &s.caches[1]);
-        assert_eq!((a.width, a.positions, b.width), (8, 64, 32));
+        assert_eq!((a.slot.value_width(), a.slot.positions, b.slot.value_width()), (8, 64, 32));
         assert_eq!(a.key_offset, u64::from(s.kv));
-        assert_eq!(a.key_bytes(), 3 * 2 * 24 * 32 * 2);
-        assert_eq!(a.value_bytes(), 3 * 24 * 64 * 2);
-        assert_eq!(b.key_offset, a.value_offset + a.value_bytes());
-        assert_eq!(s.bytes, b.value_offset + b.value_bytes());
+        assert_eq!(a.slot.key_bytes(), 3 * 2 * 24 * 32 * 2);
+        assert_eq!(a.slot.value_bytes(), 3 * 24 * 64 * 2);
+        assert_eq!(b.key_offset, a.value_offset + a.slot.value_bytes());
+        assert_eq!(s.bytes, b.value_offset + b.slot.value_bytes());
         assert!([a.key_offset, a.value_offset, b.key_offset, s.bytes].iter().all(|o| o % 64 == 0));
     }
 
@@ -271,7 +272,7 @@ mod tests {
             (module(1, 1, &[kv(DType::F32, 0, 8)]), "cache c0: 0 heads of 8 by 32 positions"),
             (
                 module(1, 1, &[kv(DType::BF16, 1, 8)]),
-                "cache c0: elements of bf16; f32 and f16 are supported",
+                "cache c0: elements of bf16; f32, f16, i8row and i4row are supported",
             ),
         ];
         for (m, message) in table {

@@ -2,7 +2,7 @@
 
 mod support;
 
-use ir::DType;
+use ir::{DType, IntFormat};
 use runtime::errors::{E_ALIGN, E_ARG, E_BLOB, E_MODEL, E_SIZE, E_STATE, OK};
 use runtime::state::{self, StateLayout};
 use support::{Conversation, GARBAGE, Memory, Random, Runtime, hosts, layout};
@@ -30,6 +30,13 @@ fn conversation(runtime: &Runtime, position: u64, logits: bool) -> Conversation<
     c
 }
 
+/// What caches hold.
+const CACHES: [DType; 4] = [DType::F32, DType::F16, ints(8), ints(4)];
+
+const fn ints(bits: u8) -> DType {
+    DType::Int(IntFormat::symmetric(bits, 0))
+}
+
 /// Every stretch of a state that means something at `position`: start and length.
 fn used(layout: &StateLayout, position: u64, logits: bool) -> Vec<(u64, u64)> {
     let mut used = vec![(0, 64), (layout.tokens.into(), position * 4)];
@@ -37,13 +44,11 @@ fn used(layout: &StateLayout, position: u64, logits: bool) -> Vec<(u64, u64)> {
         used.push((layout.logits.into(), layout.vocab * 4));
     }
     for c in &layout.caches {
-        for head in 0..c.heads {
-            let keys = c.key_offset + head * c.key_head_bytes();
-            used.push((keys, position.div_ceil(32) * c.panel_bytes()));
-        }
-        for block in 0..c.heads * c.head / c.width {
-            let rows = c.value_offset + block * c.block_bytes();
-            used.push((rows, position * c.row_bytes()));
+        for s in c.stretches() {
+            for i in 0..s.count {
+                let at = c.key_offset + s.offset + i * s.distance_bytes;
+                used.push((at, position.div_ceil(32) * s.panel_bytes));
+            }
         }
     }
     used
@@ -51,7 +56,7 @@ fn used(layout: &StateLayout, position: u64, logits: bool) -> Vec<(u64, u64)> {
 
 #[test]
 fn a_conversation_survives_and_nothing_else_is_written() {
-    for dtype in [DType::F32, DType::F16] {
+    for dtype in CACHES {
         let runtime = runtime(dtype);
         for (position, logits) in
             [(0, false), (1, true), (3, false), (32, true), (33, true), (64, false), (100, true)]

@@ -13,8 +13,14 @@ type PanelKernel =
     extern "sysv64" fn(*const u8, *const u8, *mut f32, u64, u64, u64, *const f32, u64, *mut u8);
 
 /// Format of weights, group of activations, columns.
-const SHAPES: [(&str, u64, u64); 4] =
-    [("i4g32", 32, 576), ("i4g32", 32, 1536), ("i8row", 64, 576), ("i8g32", 32, 576)];
+const SHAPES: [(&str, u64, u64); 6] = [
+    ("i4g32n", 64, 576),
+    ("i4g32n", 64, 1536),
+    ("i4g32", 32, 576),
+    ("i4g32", 32, 1536),
+    ("i8row", 64, 576),
+    ("i8g32", 32, 576),
+];
 
 const CPUS: [(&str, &str); 6] = [
     ("x86-64", ""),
@@ -37,7 +43,7 @@ fn main() {
                 continue;
             }
             for rows in [1, 64] {
-                let (gops, gbs) = measure(&target, Shape { format, group }, columns, rows);
+                let (gops, gbs) = measure(&target, Shape::new(format, group), columns, rows);
                 let cpu = format!("{cpu} {features}");
                 println!("{cpu:22.22} {name:8} {columns:5} {rows:5} {gops:9.1} {gbs:9.1}");
             }

@@ -179,9 +179,8 @@ fn hidden_width(model: &Graph) -> u64 {
 }
 
 fn private_bytes(kernels: &Kernels, inputs: &Inputs) -> u64 {
-    let attention = kernels.attention.iter().map(|(shape, _)| shape.private_bytes()).max();
     let pieces = kernels.room_bytes + inputs.chunk * crate::kernels::score::PIECE * 4;
-    attention.unwrap_or(0).max(pieces)
+    kernels.private_bytes.max(pieces)
 }
 
 /// What the code generator asks beyond the verifier.

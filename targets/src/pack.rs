@@ -67,7 +67,7 @@ fn stored_bytes(weight: &Weight) -> u64 {
 /// group of activations.
 fn packing(format: IntFormat) -> Shape {
     let group = if format.group == 0 { 16 } else { format.group };
-    Shape { format, group: group.into() }
+    Shape::new(format, group.into())
 }
 
 impl WeightLayout {

@@ -11,7 +11,7 @@ use targets::kernels::quant_rows;
 use targets::{Emitter, Func, Target};
 
 /// Formats, and the group of the activations they meet.
-const FORMATS: [(&str, u64); 10] = [
+const FORMATS: [(&str, u64); 13] = [
     ("i8g32", 32),
     ("i8g96", 96),
     ("i8g64z", 64),
@@ -22,6 +22,9 @@ const FORMATS: [(&str, u64); 10] = [
     ("i4g32z", 32),
     ("i4g96", 96),
     ("i4row", 32),
+    ("i4g32n", 32),
+    ("i4g32n", 64),
+    ("i4g32n", 96),
 ];
 
 /// A CPU and features for each kind of kernel; x86-64 ones that this machine lacks are left out.
@@ -59,7 +62,7 @@ fn integer_panels_equal_their_reference() {
 }
 
 fn shape(name: &str, group: u64) -> Shape {
-    Shape { format: IntFormat::from_name(name).expect("a format"), group }
+    Shape::new(IntFormat::from_name(name).expect("a format"), group)
 }
 
 fn matrix(shape: Shape) -> Quantised {
@@ -163,6 +166,13 @@ fn check_rows(rows: &[u8], group: usize) {
             assert_eq!(found, q, "token {t}, group {g}");
             assert_eq!(at[group..group + 4], scale.to_le_bytes(), "scale of {t}, {g}");
             assert_eq!(at[group + 4..group + 8], (-sum).to_le_bytes(), "sum of {t}, {g}");
+            for (part, q) in q.chunks(32).enumerate() {
+                let place = group + quant_rows::negative_part(group as u64, part as u64) as usize;
+                let sum: i32 = q.iter().map(|&q| i32::from(q)).sum();
+                let what = format!("sum of {t}, {g}, {part}");
+                let whole = group > 32 && !group.is_multiple_of(32);
+                assert!(whole || at[place..place + 4] == (-sum).to_le_bytes(), "{what}");
+            }
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Rounded weights as bytes, for the cache.
 
 use super::Rounded;
-use half::f16;
 use ir::quant::Quantised;
 use ir::{DType, IntFormat};
 
@@ -19,8 +18,8 @@ pub fn pack(rounded: &Rounded) -> Vec<u8> {
         matrix.dims.iter().for_each(|d| bytes.extend(d.to_le_bytes()));
         // One byte each: integers of at most 8 bits, with or without a sign.
         bytes.extend(matrix.q.iter().map(|&q| q as u8));
-        for x in matrix.scales.iter().chain(&matrix.lows) {
-            bytes.extend(f16::from_f32(*x).to_le_bytes());
+        for x in matrix.scales.iter().chain(&matrix.lows).chain(&matrix.units) {
+            bytes.extend(x.to_le_bytes());
         }
     }
     bytes
@@ -51,13 +50,14 @@ fn matrix(bytes: &mut &[u8], format: IntFormat) -> Option<Quantised> {
     let integer = |&b: &u8| if format.zero { i16::from(b) } else { i16::from(b as i8) };
     let q = take(bytes, elements)?.iter().map(integer).collect();
     let groups = elements / format.group_of(dims[1]);
-    let mut floats = || -> Option<Vec<f32>> {
-        let bytes = take(bytes, groups * 2)?.chunks_exact(2);
-        Some(bytes.map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
+    let mut floats = |count: u64| -> Option<Vec<f32>> {
+        let bytes = take(bytes, count.checked_mul(4)?)?.chunks_exact(4);
+        Some(bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     };
-    let scales = floats()?;
-    let lows = if format.zero { floats()? } else { vec![] };
-    Some(Quantised { dims, format, q, scales, lows })
+    let scales = floats(groups)?;
+    let lows = floats(if format.zero { groups } else { 0 })?;
+    let units = floats(if format.nested { dims[0] } else { 0 })?;
+    Some(Quantised { dims, format, q, scales, lows, units })
 }
 
 fn word(bytes: &mut &[u8]) -> Option<u64> {
@@ -79,7 +79,7 @@ mod tests {
     fn rounded_weights_come_back() {
         let data = (0..4 * 64).map(|i| ((i * 37) % 101) as f32 * 0.01 - 0.4).collect();
         let tensor = Tensor { dims: vec![4, 64], data };
-        let formats = ["i4g32", "i4g32z", "i8row", "i8g64z"];
+        let formats = ["i4g32", "i4g32z", "i4g32n", "i8row", "i8g64z"];
         let round = |name: &&str| {
             let format = IntFormat::from_name(name).expect("a format");
             (name.to_string(), Quantised::round(&tensor, format))

@@ -2,7 +2,7 @@
 
 use crate::hadamard::Hadamard;
 use crate::op::Rope;
-use crate::quant::{FakeGrid, quant_group};
+use crate::quant::{FakeGrid, cache_row, quant_group};
 use crate::types::DType;
 use crate::weights::Tensor;
 use half::f16;
@@ -13,14 +13,45 @@ use rayon::prelude::*;
 pub(super) struct Slot {
     pub keys: Vec<f32>,
     pub values: Vec<f32>,
+    /// `[position][heads]` scales of the values in a cache of integers; empty for floats.
+    pub value_scales: Vec<f32>,
+    pub heads: usize,
     pub width: usize,
 }
 
-/// What a cache of that type gives back: f16 saturates, so that no score becomes infinite.
-pub(super) fn stored(dtype: DType, x: f32) -> f32 {
+impl Slot {
+    /// `kv_append`: keys and values from a position on, as the type of the slot keeps them.
+    pub fn append(&mut self, dtype: DType, start: usize, keys: &[f32], values: &[f32]) {
+        self.truncate(start);
+        let head = self.width / self.heads;
+        self.keys.extend(keys.chunks(head).flat_map(|x| stored(dtype, x)));
+        self.values.extend(values.chunks(head).flat_map(|x| stored(dtype, x)));
+        if let DType::Int(format) = dtype {
+            let scale = |x: &[f32]| cache_row(x, format.bits).1;
+            self.value_scales.extend(values.chunks(head).map(scale));
+        }
+    }
+
+    /// Forgets every position from this one on.
+    pub fn truncate(&mut self, position: usize) {
+        self.keys.truncate(position * self.width);
+        self.values.truncate(position * self.width);
+        self.value_scales.truncate(position * self.heads);
+    }
+}
+
+/// What a cache of that type gives back of a head: f16 saturates, so that no score becomes infinite.
+fn stored(dtype: DType, x: &[f32]) -> Vec<f32> {
     match dtype {
-        DType::F16 => f16::from_f32(x.clamp(f16::MIN.to_f32(), f16::MAX.to_f32())).to_f32(),
-        _ => x,
+        DType::F16 => {
+            let (least, most) = (f16::MIN.to_f32(), f16::MAX.to_f32());
+            x.iter().map(|x| f16::from_f32(x.clamp(least, most)).to_f32()).collect()
+        }
+        DType::Int(format) => {
+            let (q, scale) = cache_row(x, format.bits);
+            q.into_iter().map(|q| f32::from(q) * scale).collect()
+        }
+        _ => x.to_vec(),
     }
 }
 
@@ -157,11 +188,34 @@ pub(super) fn attend(query: &[f32], kv: &KvHead<'_>, count: usize, scale: f64, o
     let score = |p| dot(query, kv.of(&kv.slot.keys, p)) * scale;
     let scores: Vec<f64> = (0..count).map(score).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let shares: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+    let mut shares: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
     let total: f64 = shares.iter().sum();
+    if !kv.slot.value_scales.is_empty() {
+        round_shares(&mut shares, kv);
+    }
     for (i, out) in out.iter_mut().enumerate() {
         let value = |p| f64::from(kv.of(&kv.slot.values, p)[i]);
         let sum: f64 = shares.iter().enumerate().map(|(p, share)| share * value(p)).sum();
         *out = (sum / total) as f32;
+    }
+}
+
+/// Positions whose shares are rounded together where values are integers.
+const SHARES: usize = 32;
+
+/// Shares as a cache of integers multiplies them: each with the scale of its value, rounded to int8
+/// in groups of 32 positions.
+fn round_shares(shares: &mut [f64], kv: &KvHead<'_>) {
+    let heads = kv.slot.heads;
+    let scale = |p: usize| f64::from(kv.slot.value_scales[p * heads + kv.offset / kv.head]);
+    for (g, group) in shares.chunks_mut(SHARES).enumerate() {
+        let first = g * SHARES;
+        let scaled = group.iter().enumerate().map(|(i, s)| (s * scale(first + i)) as f32);
+        let (q, step, _) = quant_group(&scaled.collect::<Vec<f32>>());
+        for (i, share) in group.iter_mut().enumerate() {
+            let own = scale(first + i);
+            let factor = if own == 0.0 { 0.0 } else { f64::from(step) / own };
+            *share = f64::from(q[i]) * factor;
+        }
     }
 }

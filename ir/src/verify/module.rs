@@ -109,11 +109,16 @@ fn cache_type(check: &mut Check<'_>, place: Place, ty: &Type) {
         return check.report(
             V_STORAGE,
             place,
-            format!("a cache slot is kv.f32 or kv.f16, not {ty}"),
+            format!("a cache slot is kv.f32, kv.f16, kv.i8row or kv.i4row, not {ty}"),
         );
     };
-    if !matches!(dtype, DType::F32 | DType::F16) {
-        check.report(V_STORAGE, place, format!("a cache slot holds f32 or f16, not {dtype}"));
+    if !dtype.holds_cache() {
+        let text = format!("a cache slot holds f32, f16, i8row or i4row, not {dtype}");
+        check.report(V_STORAGE, place, text);
+    }
+    if matches!(dtype, DType::Int(_)) && !head.is_multiple_of(16) {
+        let text = format!("heads of {ty} are no multiple of 16, as integers want");
+        check.report(V_STORAGE, place, text);
     }
     let width = heads.checked_mul(*head);
     if width.is_none_or(|w| !(1..=DIM_MAX).contains(&w)) {

@@ -3,7 +3,7 @@
 use super::factor::Factor;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use ir::quant::{Grid, Quantised};
+use ir::quant::{Grid, Grids, Quantised};
 use ir::{IntFormat, Tensor};
 use rayon::prelude::*;
 
@@ -43,9 +43,13 @@ pub fn gptq(weights: &Tensor, second: &[f32], format: IntFormat, how: Gptq) -> Q
         all.q.extend(tile.q);
         all.scales.extend(tile.scales);
         all.lows.extend(tile.lows);
+        all.units.extend(tile.units);
     }
     if !format.zero {
         all.lows.clear();
+    }
+    if !format.nested {
+        all.units.clear();
     }
     Quantised {
         dims: [weights.dims[0], weights.dims[1]],
@@ -53,6 +57,7 @@ pub fn gptq(weights: &Tensor, second: &[f32], format: IntFormat, how: Gptq) -> Q
         q: all.q,
         scales: all.scales,
         lows: all.lows,
+        units: all.units,
     }
 }
 
@@ -70,6 +75,7 @@ struct Rows {
     q: Vec<i16>,
     scales: Vec<f32>,
     lows: Vec<f32>,
+    units: Vec<f32>,
 }
 
 struct Work<'a> {
@@ -93,12 +99,14 @@ impl Work<'_> {
         for (to, from) in now.chunks_mut(n).zip(weights.chunks(n)) {
             to.iter_mut().zip(&self.order).for_each(|(to, &at)| *to = from[at] * self.alive(at));
         }
+        // Nested scales are multiples of what the row wanted before errors were passed on.
+        let rows: Vec<Grids> = weights.chunks(n).map(|row| Grids::of(row, self.format)).collect();
         let mut grids: Vec<Option<Grid>> = vec![None; count * groups];
         if self.how.act_order {
             for (r, row) in weights.chunks(n).enumerate() {
                 for (g, x) in row.chunks(group).enumerate() {
                     let ones = vec![1.0; group];
-                    grids[r * groups + g] = Some(self.grid(x, &ones));
+                    grids[r * groups + g] = Some(self.grid(rows[r], x, &ones));
                 }
             }
         }
@@ -111,7 +119,7 @@ impl Work<'_> {
                 for (r, row) in now.chunks_mut(n).enumerate() {
                     let grid = *grids[r * groups + at / group].get_or_insert_with(|| {
                         // Not reordered: the group starts here, as it is by now.
-                        self.grid(&row[i..i + group], &self.importance(i, group))
+                        self.grid(rows[r], &row[i..i + group], &self.importance(i, group))
                     });
                     let code = grid.nearest(row[i]);
                     q[r * n + at] = code as i16;
@@ -128,6 +136,7 @@ impl Work<'_> {
             q,
             scales: grids.iter().map(|g| g.scale).collect(),
             lows: grids.iter().map(|g| g.low).collect(),
+            units: rows.iter().map(|r| r.unit).collect(),
         }
     }
 
@@ -162,10 +171,10 @@ impl Work<'_> {
         f32::from(u8::from(self.second[column * self.columns + column] != 0.0))
     }
 
-    fn grid(&self, x: &[f32], importance: &[f32]) -> Grid {
+    fn grid(&self, grids: Grids, x: &[f32], importance: &[f32]) -> Grid {
         match self.how.clip {
-            true => Grid::fitting(x, importance, self.format),
-            false => Grid::covering(x, self.format),
+            true => grids.fitting(x, importance),
+            false => grids.covering(x),
         }
     }
 
@@ -224,7 +233,7 @@ mod tests {
     #[test]
     fn errors_that_are_made_good_lose_less() {
         let second = second();
-        for name in ["i4g32", "i4g32z", "i4row", "i8row"] {
+        for name in ["i4g32", "i4g32z", "i4g32n", "i4row", "i8row"] {
             let format = IntFormat::from_name(name).expect("a format");
             let plain = loss_of(&Quantised::nearest(&weights(), format), &second);
             let how = Gptq { clip: false, ..Gptq::default() };

@@ -23,19 +23,15 @@ pub struct Row {
 
 /// Formats that a budget chooses from. Those with a low end are left to recipes.
 pub const CANDIDATES: &[&str] =
-    &["i4row", "i4g96", "i4g64", "i4g32", "i8row", "i8g64", "i8g32", "f16"];
+    &["i4row", "i4g96", "i4g64", "i4g32n", "i4g32", "i8row", "i8g64", "i8g32", "f16"];
 /// The format in which the effect of an error is measured.
-const PROBE: IntFormat = IntFormat { bits: 4, group: 32, zero: false };
+const PROBE: IntFormat = IntFormat::symmetric(4, 32);
 
 /// Bytes of a matrix in a format, as it is packed.
 pub fn bytes(dims: &[u64], dtype: DType) -> u64 {
     let elements: u64 = dims.iter().product();
     match (dtype, dims) {
-        (DType::Int(format), &[rows, columns]) => {
-            let groups = rows * (columns / format.group_of(columns).max(1));
-            let ends = if format.zero { 4 } else { 2 };
-            elements * u64::from(format.bits) / 8 + groups * ends
-        }
+        (DType::Int(format), &[rows, columns]) => rows * format.row_bytes(columns),
         (dtype, _) => elements * dtype.bytes(),
     }
 }

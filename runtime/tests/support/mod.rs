@@ -26,7 +26,7 @@ pub fn layout(context: u64, vocab: u64, dtype: DType) -> StateLayout {
     let cache =
         |name: &str, heads, head| Cache { name: name.into(), ty: Type::Kv { dtype, heads, head } };
     let meta = Meta { context, vocab, ..Meta::default() };
-    let caches = vec![cache("a", 3, 64), cache("b", 3, 64), cache("c", 2, 24)];
+    let caches = vec![cache("a", 3, 64), cache("b", 3, 64), cache("c", 2, 48)];
     StateLayout::new(&ir::Module { meta, caches, ..Default::default() }, 1).unwrap()
 }
 

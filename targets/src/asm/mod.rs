@@ -6,6 +6,7 @@ pub mod x64_amx;
 pub mod x64_cpu;
 pub mod x64_int;
 pub mod x64_rows;
+pub mod x64_softmax;
 
 /// Machine code without relocations.
 pub struct Code {

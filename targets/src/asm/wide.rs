@@ -78,6 +78,14 @@ impl Wide {
         madd_i16(to, a, b) vpmaddwd vpmaddwd;
         /// `to += a · b` over four bytes a lane, `a` unsigned, `b` signed.
         dot_u8(to, a, b) vpdpbusd vpdpbusd;
+        /// 32-bit lanes.
+        sub_i32(to, a, b) vpsubd vpsubd;
+        /// Low halves of products of 16 bits.
+        mul_i16(to, a, b) vpmullw vpmullw;
+        /// `to += a · b` over two halves a lane, both signed.
+        dot_i16(to, a, b) vpdpwssd vpdpwssd;
+        /// `a | b`.
+        or(to, a, b) vpord vpor;
         /// Integers to floats.
         to_float(to, from) vcvtdq2ps vcvtdq2ps;
         /// Floats.
@@ -104,6 +112,22 @@ impl Wide {
         match self.zmm {
             true => self.a.vpsrlw(ZMM[to], ZMM[from], by),
             false => self.a.vpsrlw(YMM[to], YMM[from], by),
+        }
+    }
+
+    /// 32-bit lanes shifted right, zeros in.
+    pub fn shr_i32(&mut self, to: usize, from: usize, by: u32) -> Done {
+        match self.zmm {
+            true => self.a.vpsrld(ZMM[to], ZMM[from], by),
+            false => self.a.vpsrld(YMM[to], YMM[from], by),
+        }
+    }
+
+    /// Bytes in memory to 32-bit lanes, zero-extended.
+    pub fn load_bytes(&mut self, to: usize, at: AsmMemoryOperand) -> Done {
+        match self.zmm {
+            true => self.a.vpmovzxbd(ZMM[to], xmmword_ptr(at)),
+            false => self.a.vpmovzxbd(YMM[to], qword_ptr(at)),
         }
     }
 

@@ -12,7 +12,7 @@ use super::Code;
 use super::x64::{ZMM, listing};
 use crate::kernels::int_panel::{SCALES_BYTES, Shape};
 use crate::kernels::panel::PANEL_ROWS;
-use crate::kernels::quant_rows::{SCALED_SUM, group_bytes};
+use crate::kernels::quant_rows::{PART, SCALED_SUM, group_bytes};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -67,7 +67,7 @@ impl Kernel {
 
     /// Whether stored bytes become signed ones in the room.
     fn signed(&self) -> bool {
-        !(self.shape.format.zero && self.shape.format.bits == 8)
+        self.shape.nested() || !(self.shape.format.zero && self.shape.format.bits == 8)
     }
 
     fn bits(&self) -> i32 {
@@ -142,6 +142,9 @@ fn unpack(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
     a.add(r10, r14)?;
     broadcast(a, zmm30, if s.bits() == 4 { 0x0f0f_0f0f } else { 0x8080_8080 })?;
     broadcast(a, zmm31, 0x0808_0808)?;
+    if s.shape.nested() {
+        return unpack_nested(a, s);
+    }
     let mut group = a.create_label();
     a.set_label(&mut group)?;
     for line in 0..s.shape.group as i32 * s.bits() / 32 {
@@ -173,6 +176,44 @@ fn unpack(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
     a.jnz(group)
 }
 
+/// The same with nested scales: bytes are integers less zero points, times factors. `rbx` walks
+/// factors. Two products of a nibble and a factor fit one of 16 bits.
+fn unpack_nested(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
+    broadcast(a, zmm29, 0x0101_0101)?;
+    a.imul_3(rbx, rcx, s.shape.step_bytes() as i32)?;
+    a.add(rbx, rdi)?;
+    let mut group = a.create_label();
+    a.set_label(&mut group)?;
+    for part in 0..(s.shape.group / PART) as i32 {
+        for (half, to) in [r14, r10].into_iter().enumerate() {
+            let (factor, start) = (zmm2, zmm3);
+            a.vpmovzxbd(zmm0, xmmword_ptr(rbx + (part * PANEL_ROWS as i32 + 16 * half as i32)))?;
+            a.vpandd(factor, zmm0, zmm30)?;
+            a.vpsrld(zmm0, zmm0, 4)?;
+            a.vpmullw(zmm0, zmm0, factor)?;
+            a.vpmulld(start, zmm0, zmm29)?;
+            a.vpslld(zmm1, factor, 16)?;
+            a.vpord(factor, factor, zmm1)?;
+            for line in part * 4..(part + 1) * 4 {
+                a.vmovdqu64(zmm0, zmmword_ptr(rax + (line * 128 + 64 * half as i32)))?;
+                a.vpsrlw(zmm1, zmm0, 4)?;
+                for (i, x) in [zmm0, zmm1].into_iter().enumerate() {
+                    a.vpandd(x, x, zmm30)?;
+                    a.vpmullw(x, x, factor)?;
+                    a.vpsubb(x, x, start)?;
+                    a.vmovdqu64(zmmword_ptr(to + (line * 128 + 64 * i as i32)), x)?;
+                }
+            }
+        }
+    }
+    a.add(rax, s.shape.step_bytes() as i32)?;
+    a.add(rbx, s.shape.factors_bytes() as i32)?;
+    a.add(r14, s.half_bytes())?;
+    a.add(r10, s.half_bytes())?;
+    a.dec(r15)?;
+    a.jnz(group)
+}
+
 fn broadcast(a: &mut CodeAssembler, to: AsmRegisterZmm, bytes: u32) -> Result<(), IcedError> {
     a.mov(r11d, bytes)?;
     a.vpbroadcastd(to, r11d)
@@ -186,6 +227,8 @@ fn sum(t: usize) -> AsmRegisterZmm {
 /// What `tile` keeps on the stack while its registers serve otherwise, and their bytes.
 const KEPT: [AsmRegister64; 5] = [rdi, rcx, rsi, rdx, r9];
 const PUSHED: i32 = 8 * KEPT.len() as i32;
+/// Where the groups stand in them.
+const GROUPS: i32 = 24;
 
 /// 16 rows by 16 weight rows. `r14` walks x for products, `rax` for scales, `r15` the bytes of the
 /// room, `rdi` the panel, `r9` the next one; `r12` and `r13` are the two pairs of products, `rsi` 64, `rcx` the groups
@@ -199,7 +242,7 @@ fn tile(a: &mut CodeAssembler, s: &Kernel, half: i32) -> Result<(), IcedError> {
         a.imul_3(r12, rcx, s.half_bytes())?;
         a.add(r15, r12)?;
     }
-    a.imul_3(r9, rcx, s.shape.step_bytes() as i32)?;
+    a.imul_3(r9, rcx, (s.shape.step_bytes() + s.shape.factors_bytes()) as i32)?;
     a.lea(r9, qword_ptr(r9 + rdi * 1 + s.shape.panel_bytes(0) as i32))?;
     a.mov(r12, rbp)?;
     a.lea(r13, qword_ptr(rbp + PAIR * TILE_BYTES))?;
@@ -228,7 +271,12 @@ fn tile(a: &mut CodeAssembler, s: &Kernel, half: i32) -> Result<(), IcedError> {
     a.xchg(r12, r13)?;
     scale_groups(a, s, half, 1, 0)?;
     a.set_label(&mut done)?;
-    if !s.shape.scales_per_group() {
+    if s.shape.nested() {
+        // Behind the factors of all groups.
+        a.imul_3(rax, qword_ptr(rsp + GROUPS), s.shape.factors_bytes() as i32)?;
+        a.add(rdi, rax)?;
+    }
+    if s.shape.scales_per_row() {
         a.vcvtph2ps(zmm0, ymmword_ptr(rdi + 32 * half))?;
         for t in 0..16 {
             a.vmulps(sum(t), sum(t), zmm0)?;
@@ -368,7 +416,7 @@ fn scale(
             a.vfmadd231ps(sum(t), product, x_scale)?;
         }
     }
-    if s.shape.format.zero {
+    if s.shape.has_lows() {
         a.vcvtph2ps(zmm1, ymmword_ptr(rdi + (scales + SCALES_BYTES as i32)))?;
         for t in 0..16 {
             a.vfmadd231ps(sum(t), zmm1, dword_bcst(row(t) + (x + group + SCALED_SUM)))?;

@@ -4,6 +4,9 @@
 //! System V: `rdi` w, `rsi` x, `rdx` y, `rcx` groups, `r8` x_stride, `r9` y_stride, first stack slot
 //! residual.
 //!
+//! With nested scales the products of 32 `k` fit 16 bits, so that multiplying them by their factor and
+//! adding is one instruction more; zero points come in by the sums of activations.
+//!
 //! Without a dot product instruction (AVX2) bytes are multiplied in nibbles: `vpmaddubsw` adds two
 //! products of at most 15 · 127 to 16 bits, and eight of those sums fit.
 
@@ -11,7 +14,7 @@ use super::Code;
 use super::wide::{ARGUMENTS, Wide};
 use crate::kernels::int_panel::{SCALES_BYTES, Shape};
 use crate::kernels::panel::PANEL_ROWS;
-use crate::kernels::quant_rows::{NEGATIVE_SUM, SCALED_SUM, group_bytes};
+use crate::kernels::quant_rows::{NEGATIVE_SUM, SCALED_SUM, group_bytes, negative_part};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -40,6 +43,8 @@ pub fn panel(unit: Unit, shape: Shape, m: u64) -> Code {
 /// Rows that one kernel takes, largest first: what the registers hold.
 pub fn row_counts(unit: Unit, shape: Shape) -> &'static [u64] {
     match (unit, registers(unit, shape)) {
+        (Unit::Avx512Vnni, 3) => &[4, 2, 1],
+        (Unit::AvxVnni, 3) => &[3, 1],
         (Unit::Avx512Vnni | Unit::AvxVnni, _) => &[6, 4, 2, 1],
         (Unit::Avx2, 2) => &[4, 2, 1],
         (Unit::Avx2, 3) => &[3, 1],
@@ -47,8 +52,12 @@ pub fn row_counts(unit: Unit, shape: Shape) -> &'static [u64] {
     }
 }
 
-/// Registers of each running sum: itself, the products of a group, and their sums in 16 bits.
+/// Registers of each running sum: itself, the products of a group, and their sums in 16 bits, or the
+/// products of a part.
 fn registers(unit: Unit, shape: Shape) -> usize {
+    if shape.nested() {
+        return 3;
+    }
     match (unit, shape.format.bits) {
         (Unit::Avx512Vnni | Unit::AvxVnni, _) => 2,
         (Unit::Avx2, 4) if shape.group <= BLOCK as u64 => 2,
@@ -93,6 +102,11 @@ impl Kernel {
     fn sum16(&self, plane: usize, t: usize, j: usize) -> usize {
         let planes = registers(self.unit, self.shape) - 2;
         self.place(if planes == 0 { 1 } else { 2 + plane }, t, j)
+    }
+
+    /// The products of 32 `k`, before factors.
+    fn part(&self, t: usize, j: usize) -> usize {
+        self.place(2, t, j)
     }
 
     fn spare(&self, i: usize) -> usize {
@@ -143,7 +157,10 @@ fn assemble(s: &Kernel) -> Result<Code, IcedError> {
     if s.bits() == 4 || s.unit == Unit::Avx2 {
         w.constant(s.mask(), 0x0f0f_0f0f)?;
     }
-    if s.unit == Unit::Avx2 {
+    if s.shape.nested() {
+        // What integers count from before zero points do: AVX2 needs no such thing.
+        w.constant(s.ones(), 8)?;
+    } else if s.unit == Unit::Avx2 {
         w.constant(s.ones(), 0x0001_0001)?;
     }
     let all = (PANEL_ROWS / w.lanes()) as usize;
@@ -160,15 +177,22 @@ fn slice(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
     w.a.lea(r12, qword_ptr(r8 + r8 * 2))?;
     w.a.lea(BASES[1], qword_ptr(rsi + r12))?;
     w.a.mov(r13, rcx)?;
+    if s.shape.nested() {
+        w.a.imul_3(rbx, rcx, s.shape.step_bytes() as i32)?;
+        w.a.lea(rbx, qword_ptr(rdi + rbx * 1 + first as i32 * w.lanes() as i32))?;
+    }
     s.all().into_iter().try_for_each(|(t, j)| w.zero(s.sum(t, j)))?;
     let mut group = w.a.create_label();
     w.a.set_label(&mut group)?;
     one_group(w, s, first)?;
     w.a.dec(r13)?;
     w.a.jnz(group)?;
-    if !s.shape.scales_per_group() {
+    if s.shape.scales_per_row() {
         for j in 0..s.vectors() {
-            let at = halves(w, 0, first, j);
+            let at = match s.shape.nested() {
+                true => rbx + (first + 2 * j) as i32 * w.lanes() as i32,
+                false => halves(w, 0, first, j),
+            };
             w.load_halves(s.raw(j), at)?;
         }
         s.all().into_iter().try_for_each(|(t, j)| w.mul(s.sum(t, j), s.sum(t, j), s.raw(j)))?;
@@ -184,9 +208,13 @@ fn halves(w: &Wide, at: i32, first: usize, j: usize) -> AsmMemoryOperand {
 }
 
 fn one_group(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
-    match s.unit {
-        Unit::Avx2 => dots_in_nibbles(w, s)?,
-        Unit::AvxVnni | Unit::Avx512Vnni => dots(w, s)?,
+    match (s.unit, s.shape.nested()) {
+        (Unit::Avx2, _) => dots_in_nibbles(w, s)?,
+        (Unit::AvxVnni | Unit::Avx512Vnni, false) => dots(w, s)?,
+        (Unit::AvxVnni | Unit::Avx512Vnni, true) => nested_dots(w, s)?,
+    }
+    if s.shape.nested() {
+        w.a.add(rbx, s.shape.factors_bytes() as i32)?;
     }
     scale(w, s, first)?;
     w.a.add(r10, s.shape.step_bytes() as i32)?;
@@ -213,21 +241,29 @@ fn dots(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
         }
         (1..s.vectors()).try_for_each(|j| w.copy(s.product(t, j), s.product(t, 0)))?;
     }
-    for line in 0..s.shape.group as i32 * s.bits() / 32 {
+    lines(w, s, 0..s.shape.group as i32 * s.bits() / 32, Kernel::product)
+}
+
+/// Where a kernel keeps a sum: by row, by vector.
+type Sum = fn(&Kernel, usize, usize) -> usize;
+
+/// The dot products of lines of quads.
+fn lines(w: &mut Wide, s: &Kernel, lines: std::ops::Range<i32>, sum: Sum) -> Result<(), IcedError> {
+    for line in lines {
         for j in 0..s.vectors() {
             w.load(s.raw(j), r10 + (line * LINE + j as i32 * w.bytes()))?;
         }
         if s.bits() == 8 {
-            dot(w, s, Kernel::raw, line * 4)?;
+            dot(w, s, Kernel::raw, line * 4, sum)?;
             continue;
         }
         (0..s.vectors()).try_for_each(|j| w.and(s.half(j), s.raw(j), s.mask()))?;
-        dot(w, s, Kernel::half, line * 8)?;
+        dot(w, s, Kernel::half, line * 8, sum)?;
         for j in 0..s.vectors() {
             w.shr_i16(s.raw(j), s.raw(j), 4)?;
             w.and(s.raw(j), s.raw(j), s.mask())?;
         }
-        dot(w, s, Kernel::raw, line * 8 + 4)?;
+        dot(w, s, Kernel::raw, line * 8 + 4, sum)?;
     }
     Ok(())
 }
@@ -238,12 +274,55 @@ fn dot(
     s: &Kernel,
     from: fn(&Kernel, usize) -> usize,
     at: i32,
+    sum: Sum,
 ) -> Result<(), IcedError> {
     for t in 0..s.m {
         w.splat(s.x(), row(t) + at)?;
-        (0..s.vectors()).try_for_each(|j| w.dot_u8(s.product(t, j), from(s, j), s.x()))?;
+        (0..s.vectors()).try_for_each(|j| w.dot_u8(sum(s, t, j), from(s, j), s.x()))?;
     }
     Ok(())
+}
+
+/// Address of minus the sum of a part of row `t`.
+fn negative_sum(s: &Kernel, t: usize, part: i32) -> AsmMemoryOperand {
+    row(t) + (s.shape.group as i32 + negative_part(s.shape.group, part as u64))
+}
+
+/// The products of each 32 `k`, less eight times the sum of activations so that they fit 16 bits,
+/// times the factor; and what the zero point differs from eight by, times factor and sum.
+fn nested_dots(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
+    s.all().into_iter().try_for_each(|(t, j)| w.zero(s.product(t, j)))?;
+    for part in 0..s.shape.group as i32 / BLOCK {
+        for t in 0..s.m {
+            w.splat(s.part(t, 0), negative_sum(s, t, part))?;
+            w.shl_i32(s.part(t, 0), s.part(t, 0), 3)?;
+            (1..s.vectors()).try_for_each(|j| w.copy(s.part(t, j), s.part(t, 0)))?;
+        }
+        lines(w, s, part * 4..(part + 1) * 4, Kernel::part)?;
+        for j in 0..s.vectors() {
+            factors(w, s, part, j)?;
+            // The zero point, less eight, times the factor.
+            w.sub_i32(s.half(j), s.half(j), s.ones())?;
+            w.mul_i16(s.half(j), s.half(j), s.raw(j))?;
+        }
+        for t in 0..s.m {
+            w.splat(s.x(), negative_sum(s, t, part))?;
+            for j in 0..s.vectors() {
+                w.dot_i16(s.product(t, j), s.part(t, j), s.raw(j))?;
+                w.dot_i16(s.product(t, j), s.x(), s.half(j))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Factors of a part into registers `raw`, zero points into `half`; `x` is lost.
+fn factors(w: &mut Wide, s: &Kernel, part: i32, j: usize) -> Result<(), IcedError> {
+    let lanes = w.lanes() as i32;
+    w.load_bytes(s.half(j), rbx + (part * PANEL_ROWS as i32 + j as i32 * lanes))?;
+    // A byte has a low nibble: the mask serves for lanes of which the rest is nothing.
+    w.and(s.raw(j), s.half(j), s.mask())?;
+    w.shr_i32(s.half(j), s.half(j), 4)
 }
 
 /// Sums of 16 bits over a block, then those to 32.
@@ -265,9 +344,16 @@ fn dots_in_nibbles(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
             madd(w, s, Kernel::half, k, 0, line == 0)?;
             madd(w, s, Kernel::raw, high, plane, line == 0 && plane == 1)?;
         }
+        if s.shape.nested() {
+            nested_widen(w, s, from / BLOCK)?;
+            continue;
+        }
         for (t, j) in s.all() {
             widen(w, s, t, j, from == 0)?;
         }
+    }
+    if s.shape.nested() {
+        return Ok(());
     }
     for t in 0..s.m {
         if start(w, s, t, s.x())? {
@@ -319,6 +405,29 @@ fn widen(w: &mut Wide, s: &Kernel, t: usize, j: usize, first: bool) -> Result<()
     Ok(())
 }
 
+/// The sums of 16 bits of a part times its factors to the products, and zero points times sums of
+/// activations.
+fn nested_widen(w: &mut Wide, s: &Kernel, part: i32) -> Result<(), IcedError> {
+    for j in 0..s.vectors() {
+        factors(w, s, part, j)?;
+        w.mul_i16(s.half(j), s.half(j), s.raw(j))?;
+        w.shl_i32(s.x(), s.raw(j), 16)?;
+        w.or(s.raw(j), s.raw(j), s.x())?;
+    }
+    for (t, j) in s.all() {
+        let (product, sum) = (s.product(t, j), s.sum16(0, t, j));
+        w.madd_i16(sum, sum, s.raw(j))?;
+        w.splat(s.x(), negative_sum(s, t, part))?;
+        w.madd_i16(s.x(), s.x(), s.half(j))?;
+        w.add_i32(s.x(), s.x(), sum)?;
+        match part {
+            0 => w.copy(product, s.x())?,
+            _ => w.add_i32(product, product, s.x())?,
+        }
+    }
+    Ok(())
+}
+
 /// `sum += float(product) · (s_w · s_x)`, and the low ends.
 fn scale(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
     let at = s.shape.quads_bytes() as i32;
@@ -342,7 +451,7 @@ fn scale(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
             }
         }
     }
-    if s.shape.format.zero {
+    if s.shape.has_lows() {
         for j in 0..s.vectors() {
             let at = halves(w, at + SCALES_BYTES as i32, first, j);
             w.load_halves(s.raw(j), at)?;

@@ -6,22 +6,24 @@
 use super::Code;
 use super::wide::{ARGUMENTS, Wide};
 use super::x64::ZMM;
-use crate::kernels::quant_rows::{NEGATIVE_SUM, RECORD_BYTES, SCALED_SUM};
+use crate::kernels::quant_rows::{
+    NEGATIVE_SUM, SCALED_SUM, group_bytes, negative_part, parts, record_bytes,
+};
 use crate::kernels::rms_norm;
-use crate::math::EXP;
+use crate::math::{EXP, EXP2, EXP2_LOW};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-type Done = Result<(), IcedError>;
+pub(super) type Done = Result<(), IcedError>;
 
 /// The largest group whose values the registers hold.
 pub const GROUP_MAX: u64 = 128;
 
 /// Constants, in registers from the last one down.
-struct Constants(Vec<u32>);
+pub(super) struct Constants(Vec<u32>);
 
 impl Constants {
-    fn new(w: &mut Wide, values: &[u32]) -> Result<Constants, IcedError> {
+    pub fn new(w: &mut Wide, values: &[u32]) -> Result<Constants, IcedError> {
         let constants = Constants(values.to_vec());
         for &bits in values {
             let to = constants.at(bits);
@@ -31,12 +33,12 @@ impl Constants {
     }
 
     /// The register of a constant.
-    fn at(&self, bits: u32) -> usize {
+    pub fn at(&self, bits: u32) -> usize {
         let i = self.0.iter().position(|b| *b == bits);
         31 - i.expect("every constant in use is listed")
     }
 
-    fn zmm(&self, x: f32) -> AsmRegisterZmm {
+    pub fn zmm(&self, x: f32) -> AsmRegisterZmm {
         ZMM[self.at(x.to_bits())]
     }
 }
@@ -45,8 +47,14 @@ const MAGNITUDE: u32 = i32::MAX as u32;
 const SIGN: u32 = 1 << 31;
 
 /// What `quantise` uses.
-fn quant_constants() -> Vec<u32> {
+pub(super) fn quant_constants() -> Vec<u32> {
     vec![MAGNITUDE, 127f32.to_bits(), (1f32 / 127.0).to_bits()]
+}
+
+/// What `exp` uses.
+pub(super) fn exp_constants() -> Vec<u32> {
+    let all = [EXP.low, EXP.high, EXP.log2_e, EXP.round, EXP.ln2_high, EXP.ln2_low, 1.0];
+    all.iter().chain(&EXP.polynomial).map(|x| x.to_bits()).collect()
 }
 
 /// `rms_norm` and `quant_rows` in groups of `group`: parameters x, y, gain (or 0), rows, x_stride,
@@ -119,18 +127,13 @@ fn write_rms_norm(shape: rms_norm::Shape, group: i32) -> Result<Code, IcedError>
 
 fn write_silu_mul(group: i32) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
-    let exp = [EXP.low, EXP.high, EXP.log2_e, EXP.round, EXP.ln2_high, EXP.ln2_low, 1.0];
-    let exp = exp.iter().chain(&EXP.polynomial).map(|x| x.to_bits());
-    let c = Constants::new(
-        &mut w,
-        &quant_constants().into_iter().chain([SIGN]).chain(exp).collect::<Vec<u32>>(),
-    )?;
+    let c = Constants::new(&mut w, &[quant_constants(), vec![SIGN], exp_constants()].concat())?;
     let (mut row, mut groups, mut next, mut done) =
         (w.a.create_label(), w.a.create_label(), w.a.create_label(), w.a.create_label());
     // From the first group on: rbx bytes into rows of floats, rbp bytes of them, r12 into y.
     w.a.mov(rax, qword_ptr(rsp + ARGUMENTS))?;
     w.a.imul_3(rbx, rax, group * 4)?;
-    w.a.imul_3(r12, rax, group + RECORD_BYTES as i32)?;
+    w.a.imul_3(r12, rax, group_bytes(group as u64) as i32)?;
     w.a.imul_3(rbp, qword_ptr(rsp + (ARGUMENTS + 8)), group * 4)?;
     w.a.set_label(&mut row)?;
     w.a.sub(rcx, 1)?;
@@ -164,9 +167,69 @@ fn vectors(group: i32) -> usize {
 
 /// Register `x` becomes its `x / (1 + exp(-x))`, as `math::silu` has it.
 fn silu(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
-    let (shifted, n, r, p) = (zmm8, zmm9, zmm10, zmm11);
-    w.a.vxorps(p, x, ZMM[c.at(SIGN)])?;
-    w.a.vmaxps(p, p, c.zmm(EXP.low))?;
+    let n = zmm9;
+    w.a.vxorps(n, x, ZMM[c.at(SIGN)])?;
+    exp(w, c, n)?;
+    w.a.vaddps(n, n, c.zmm(1.0))?;
+    w.a.vdivps(x, x, n)
+}
+
+/// What `exp2` uses.
+pub(super) fn exp2_constants() -> Vec<u32> {
+    [EXP2_LOW, EXP.round, 1.0].iter().chain(&EXP2).map(|x| x.to_bits()).collect()
+}
+
+/// Register `x` becomes its `exp2`, as `math::exp2` has it; `zmm8` and `zmm10` are lost.
+pub(super) fn exp2(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
+    let (shifted, r) = (zmm8, zmm10);
+    w.a.vmaxps(x, x, c.zmm(EXP2_LOW))?;
+    w.a.vaddps(shifted, x, c.zmm(EXP.round))?;
+    w.a.vsubps(r, shifted, c.zmm(EXP.round))?;
+    w.a.vsubps(r, x, r)?;
+    w.a.vmovaps(x, c.zmm(EXP2[0]))?;
+    for q in &EXP2[1..] {
+        w.a.vfmadd213ps(x, r, c.zmm(*q))?;
+    }
+    w.a.vfmadd213ps(x, r, c.zmm(1.0))?;
+    w.a.vpslld(shifted, shifted, 23)?;
+    w.a.vpaddd(x, x, shifted)
+}
+
+/// `quant_rows` in groups of `group`: parameters x, y, groups of a row, rows, x_stride, y_stride.
+pub fn quant_rows(group: u64) -> Code {
+    write_quant_rows(group as i32).expect("the kernel's operands are encodable")
+}
+
+fn write_quant_rows(group: i32) -> Result<Code, IcedError> {
+    let mut w = Wide::new(true)?;
+    let c = Constants::new(&mut w, &quant_constants())?;
+    let (mut row, mut next, mut done) =
+        (w.a.create_label(), w.a.create_label(), w.a.create_label());
+    w.a.set_label(&mut row)?;
+    w.a.sub(rcx, 1)?;
+    w.a.jl(done)?;
+    w.a.mov(r10, rdi)?;
+    w.a.mov(r11, rsi)?;
+    w.a.mov(rbx, rdx)?;
+    w.a.set_label(&mut next)?;
+    for i in 0..vectors(group) {
+        w.load(i, r10 + 64 * i as i32)?;
+    }
+    quantise(&mut w, &c, group)?;
+    w.a.add(r10, group * 4)?;
+    w.a.dec(rbx)?;
+    w.a.jnz(next)?;
+    w.a.add(rdi, r8)?;
+    w.a.add(rsi, r9)?;
+    w.a.jmp(row)?;
+    w.a.set_label(&mut done)?;
+    w.finish()
+}
+
+/// Register `x` becomes its `exp`, as `math::exp` has it; `zmm8`, `zmm10` to `zmm12` are lost.
+pub(super) fn exp(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
+    let (shifted, n, r, p) = (zmm8, zmm12, zmm10, zmm11);
+    w.a.vmaxps(p, x, c.zmm(EXP.low))?;
     w.a.vminps(r, p, c.zmm(EXP.high))?;
     w.a.vmovaps(shifted, c.zmm(EXP.round))?;
     w.a.vfmadd231ps(shifted, r, c.zmm(EXP.log2_e))?;
@@ -181,13 +244,11 @@ fn silu(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
     w.a.vfmadd213ps(n, p, r)?;
     w.a.vaddps(n, n, c.zmm(1.0))?;
     w.a.vpslld(shifted, shifted, 23)?;
-    w.a.vpaddd(n, n, shifted)?;
-    w.a.vaddps(n, n, c.zmm(1.0))?;
-    w.a.vdivps(x, x, n)
+    w.a.vpaddd(x, n, shifted)
 }
 
 /// The group in the first registers to integers and their record at `r11`, which moves on.
-fn quantise(w: &mut Wide, c: &Constants, group: i32) -> Done {
+pub(super) fn quantise(w: &mut Wide, c: &Constants, group: i32) -> Done {
     let (largest, other, inverse, sum) = (zmm8, zmm9, zmm10, zmm11);
     w.a.vandps(largest, zmm0, ZMM[c.at(MAGNITUDE)])?;
     for x in &ZMM[1..vectors(group)] {
@@ -202,24 +263,46 @@ fn quantise(w: &mut Wide, c: &Constants, group: i32) -> Done {
     for (i, x) in ZMM[..vectors(group)].iter().enumerate() {
         w.a.vmulps(*x, *x, inverse)?;
         w.a.vcvtps2dq(*x, *x)?;
-        w.a.vpaddd(sum, sum, *x)?;
         w.a.vpmovdb(xmmword_ptr(r11 + 16 * i as i32), *x)?;
     }
-    lanes(w, sum, other, CodeAssembler::vpaddd)?;
+    let parts = parts(group as u64);
+    if parts > 0 {
+        w.a.xor(r13d, r13d)?;
+        for (part, x) in ZMM[..vectors(group)].chunks(2).enumerate() {
+            w.a.vpaddd(sum, x[0], x[1])?;
+            lanes(w, sum, other, CodeAssembler::vpaddd)?;
+            w.a.vmovd(eax, xmm11)?;
+            w.a.sub(r13d, eax)?;
+            w.a.neg(eax)?;
+            let at = group + negative_part(group as u64, part as u64);
+            w.a.mov(dword_ptr(r11 + at), eax)?;
+        }
+        for at in (16 + 4 * parts..record_bytes(group as u64)).step_by(4) {
+            w.a.mov(dword_ptr(r11 + (group + at as i32)), 0)?;
+        }
+        w.a.mov(eax, r13d)?;
+        w.a.neg(r13d)?;
+        w.a.vmovd(xmm11, r13d)?;
+    } else {
+        for x in &ZMM[..vectors(group)] {
+            w.a.vpaddd(sum, sum, *x)?;
+        }
+        lanes(w, sum, other, CodeAssembler::vpaddd)?;
+        w.a.vmovd(eax, xmm11)?;
+        w.a.neg(eax)?;
+    }
     w.a.vmulss(xmm8, xmm8, XMM[c.at((1f32 / 127.0).to_bits())])?;
     w.a.vmovss(dword_ptr(r11 + group), xmm8)?;
     w.a.vcvtdq2ps(xmm9, xmm11)?;
     w.a.vmulss(xmm9, xmm9, xmm8)?;
     w.a.vmovss(dword_ptr(r11 + (group + SCALED_SUM)), xmm9)?;
-    w.a.vmovd(eax, xmm11)?;
-    w.a.neg(eax)?;
     w.a.mov(dword_ptr(r11 + (group + NEGATIVE_SUM)), eax)?;
     w.a.mov(dword_ptr(r11 + (group + SCALED_SUM + 4)), 0)?;
-    w.a.add(r11, group + RECORD_BYTES as i32)
+    w.a.add(r11, group_bytes(group as u64) as i32)
 }
 
 /// `op` over all lanes, the result in every one; `other` is lost.
-fn lanes(
+pub(super) fn lanes(
     w: &mut Wide,
     x: AsmRegisterZmm,
     other: AsmRegisterZmm,

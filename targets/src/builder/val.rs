@@ -218,6 +218,12 @@ impl<'k> Val<'k> {
         self.k.wrap(v)
     }
 
+    /// Loads eight bytes, zero-extended to 16-bit lanes.
+    pub fn load_u8x8(self, offset: i32) -> Val<'k> {
+        let v = self.k.b().ins().uload8x8(PLAIN, self.v, offset);
+        self.k.wrap(v)
+    }
+
     /// Loads four 16-bit lanes, sign-extended.
     pub fn load_s16x4(self, offset: i32) -> Val<'k> {
         let v = self.k.b().ins().sload16x4(PLAIN, self.v, offset);

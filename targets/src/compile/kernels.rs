@@ -16,6 +16,7 @@ use std::collections::HashMap;
 /// Kernels by what they are specialised for.
 pub(super) struct Kernels {
     panels: HashMap<(DType, u64), panel::Panel>,
+    int_panels: HashMap<int_panel::Shape, Func>,
     pub(super) linear: HashMap<(DType, DType), Func>,
     pub(super) embed: HashMap<DType, Func>,
     pub(super) quant_rows: HashMap<u64, Func>,
@@ -30,6 +31,8 @@ pub(super) struct Kernels {
     pub(super) angles: Vec<(Rope, Func, u64)>,
     pub(super) kv_append: HashMap<Slot, Func>,
     pub(super) attention: Vec<(attention::Shape, Func)>,
+    /// Private memory that attention wants.
+    pub(super) private_bytes: u64,
     pub(super) silu_mul: Func,
     pub(super) add: Func,
     pub(super) barrier: Func,
@@ -46,6 +49,7 @@ pub fn slot(ty: &Type, context: u64) -> Slot {
 pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64) -> Kernels {
     let mut kernels = Kernels {
         panels: HashMap::new(),
+        int_panels: HashMap::new(),
         linear: HashMap::new(),
         embed: HashMap::new(),
         quant_rows: HashMap::new(),
@@ -58,6 +62,7 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         angles: vec![],
         kv_append: HashMap::new(),
         attention: vec![],
+        private_bytes: 0,
         silu_mul: elementwise::define_silu_mul(e),
         add: elementwise::define_add(e),
         barrier: define_barrier(e),
@@ -91,15 +96,29 @@ impl Kernels {
         made.or_insert_with(|| panel::define(e, dtype, width)).clone()
     }
 
+    fn int_panel(&mut self, e: &mut Emitter, shape: int_panel::Shape) -> Func {
+        let made = self.int_panels.entry(shape);
+        made.or_insert_with(|| int_panel::define(e, shape)).clone()
+    }
+
     /// The panels of a matrix that multiplies rows of a type.
     fn panels_of(&mut self, e: &mut Emitter, rows: DType, matrix: DType) -> linear::Panels {
         match (rows, matrix) {
             (DType::Int(x), DType::Int(format)) => {
-                let shape = int_panel::Shape { format, group: x.group.into() };
-                linear::Panels::ints(shape, int_panel::define(e, shape))
+                let shape = int_panel::Shape::new(format, x.group.into());
+                linear::Panels::ints(shape, self.int_panel(e, shape))
             }
             _ => linear::Panels::floats(&self.panel(e, matrix, panel::PANEL_ROWS)),
         }
+    }
+
+    /// What multiplies the keys and values of a slot.
+    fn products(&mut self, e: &mut Emitter, slot: &Slot) -> attention::Products {
+        attention::Products::ints(slot, |shape| self.int_panel(e, shape)).unwrap_or_else(|| {
+            let keys = self.panel(e, slot.dtype, kv_append::PANEL_POSITIONS);
+            let values = self.panel(e, slot.dtype, slot.value_width());
+            attention::Products::floats(&keys, &values)
+        })
     }
 
     /// Emits the kernel of an operation unless it is there already.
@@ -171,10 +190,11 @@ impl Kernels {
                 let slot = slot(&types[1], context);
                 let shape = attention::Shape { slot, heads: *heads, scale: *scale as f32 };
                 if !self.attention.iter().any(|(s, _)| *s == shape) {
-                    let keys = self.panel(e, slot.dtype, kv_append::PANEL_POSITIONS);
-                    let values = self.panel(e, slot.dtype, slot.value_width());
+                    let products = self.products(e, &slot);
                     let name = format!("attention_{}", self.attention.len());
-                    let f = attention::define(e, &name, shape, &keys, &values);
+                    let f = attention::define(e, &name, shape, &products);
+                    self.private_bytes =
+                        self.private_bytes.max(shape.private_bytes(&e.target.facts));
                     self.attention.push((shape, f));
                 }
             }

@@ -481,6 +481,7 @@ impl Writer<'_> {
         let inst = &self.graph.insts[index];
         let Op::Attention { heads, scale } = inst.op else { unreachable!("attention only") };
         let (q, kv) = (self.operand(index, 0), self.operand(index, 1));
+        let (q_stride, out_stride) = (self.stride(q), self.stride(inst.result));
         let slot = slot(&self.graph.value(kv).ty, self.inputs.module.meta.context);
         let shape = attention::Shape { slot, heads, scale: scale as f32 };
         let made = self.kernels.attention.iter().find(|(known, _)| *known == shape);
@@ -492,7 +493,8 @@ impl Writer<'_> {
             values,
             s.rows,
             s.position,
-            s.k.i64(row_stride(self.width(q)) as i64),
+            s.k.i64(q_stride),
+            s.k.i64(out_stride),
             s.record.load(I64, worker::PRIVATE),
             s.record.load(I64, worker::INDEX),
             s.record.load(I64, worker::WORKERS),

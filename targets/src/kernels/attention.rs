@@ -1,21 +1,25 @@
 //! `attention`: grouped-query attention over a slot of the cache.
 //!
-//! A tile is up to `TILE` query rows that share a KV head: neighbouring tokens of one head in
-//! prefill, the heads of one group in decode. Positions are taken in blocks of `BLOCK` at fixed
-//! places; each block has its own maximum, sum and weighted values, and blocks are merged in order
-//! (online softmax: Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). So a
-//! row's result depends on its position alone, not on how rows were grouped.
+//! A tile is a few query rows that share a KV head: neighbouring tokens of one head in prefill, the
+//! heads of one group in decode. Positions are taken in blocks of `BLOCK` at fixed places; each
+//! block has its own maximum, sum and weighted values, and blocks are merged in order (online
+//! softmax: Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). So a row's
+//! result depends on its position alone, not on how rows were grouped.
+//!
+//! A cache of integers is multiplied as it is: queries come in int8, and the weights of a block are
+//! quantised in groups of 32 positions, each times the scale of its value (`softmax`).
 
 use super::kv_append::{PANEL_POSITIONS, Slot};
 use super::panel::Panel;
-use super::score::below;
+use super::quant_rows::{group_bytes, row_stride};
+use super::{int_panel, softmax};
+use crate::asm::x64_amx::TILE_ROWS;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
 use crate::math::exp;
+use crate::target::Facts;
 use cranelift_codegen::ir::types::*;
 
-/// Query rows of a tile.
-pub const TILE: u64 = 12;
 /// Positions of a block.
 pub const BLOCK: u64 = 256;
 /// Bytes from one row of scores to the next.
@@ -38,58 +42,117 @@ impl Shape {
         self.heads / self.slot.heads
     }
 
-    /// Private memory of one worker: scores, a block's weighted values, and per row the maximum
-    /// and sum of the block and of all blocks so far.
-    pub fn private_bytes(&self) -> u64 {
-        TILE * (SCORE_STRIDE as u64 + self.slot.head * 4 + 16)
+    /// Query rows of a tile: what the panel kernels take at once.
+    pub fn tile(&self) -> u64 {
+        if self.ints() { 2 * TILE_ROWS } else { 12 }
+    }
+
+    fn ints(&self) -> bool {
+        self.slot.int_bits().is_some()
+    }
+
+    /// Bytes of a head of a query.
+    fn query_bytes(&self) -> u64 {
+        if self.ints() { group_bytes(self.slot.head) } else { self.slot.head * 4 }
+    }
+
+    /// Bytes from one row of a block's weights to the next: quantised ones have a place of their own.
+    fn weight_stride(&self) -> u64 {
+        if self.ints() { row_stride(BLOCK, PANEL_POSITIONS) } else { SCORE_STRIDE as u64 }
+    }
+
+    /// Bytes from one row of weighted values to the next.
+    fn value_stride(&self) -> u64 {
+        self.slot.value_blocks() * self.slot.value_width() * 4
+    }
+
+    /// Where the parts of a worker's private memory begin, and its size.
+    fn private(&self) -> Private<u64> {
+        let tile = self.tile();
+        let weights = if self.ints() { tile * SCORE_STRIDE as u64 } else { 0 };
+        let values = weights + tile * self.weight_stride();
+        let block = values + tile * self.value_stride();
+        let running = block + tile * 8;
+        let room = (running + tile * 8).next_multiple_of(64);
+        Private { scores: 0, weights, values, block, running, room }
+    }
+
+    /// Private memory of one worker.
+    pub fn private_bytes(&self, facts: &Facts) -> u64 {
+        let room = int_panel::room_bytes(facts, self.slot.head.max(BLOCK));
+        self.private().room + if self.ints() { room } else { 0 }
     }
 }
 
-/// Private memory of a tile.
-struct Private<'k> {
-    /// `[TILE][BLOCK]` scores, then probabilities.
-    scores: Val<'k>,
-    /// `[TILE][head]` weighted values of a block.
-    values: Val<'k>,
-    /// `[TILE]` pairs (maximum, sum) of a block.
-    block: Val<'k>,
-    /// `[TILE]` pairs (maximum, sum) of all blocks so far.
-    running: Val<'k>,
+/// Private memory of a tile: offsets, or addresses.
+struct Private<T> {
+    /// `[tile][BLOCK]` scores.
+    scores: T,
+    /// `[tile]` rows of weights: floats over the scores, or quantised rows.
+    weights: T,
+    /// `[tile]` rows of a block's weighted values.
+    values: T,
+    /// `[tile]` pairs (maximum, sum) of a block.
+    block: T,
+    /// `[tile]` pairs (maximum, sum) of all blocks so far.
+    running: T,
+    /// What panel kernels of integers want.
+    room: T,
 }
 
-/// Emits `attention`: parameters q, out (rows of `heads · head`), keys, values, rows, position of
-/// row 0, row stride in bytes, private memory, worker, workers. Tiles are dealt to workers in
-/// contiguous shares.
-pub fn define(e: &mut Emitter, name: &str, shape: Shape, keys: &Panel, values: &Panel) -> Func {
-    let softmax = define_softmax(e, &format!("{name}_softmax"), shape.scale);
+/// The kernels that multiply keys and values, each over any number of rows.
+#[derive(Clone)]
+pub struct Products {
+    keys: Func,
+    values: Func,
+}
+
+impl Products {
+    /// Of a cache of floats.
+    pub fn floats(keys: &Panel, values: &Panel) -> Products {
+        Products { keys: keys.rows.clone(), values: values.rows.clone() }
+    }
+
+    /// Of a cache of integers, if this slot is one; `panel` gives the kernel of a shape.
+    pub fn ints(slot: &Slot, mut panel: impl FnMut(int_panel::Shape) -> Func) -> Option<Products> {
+        let (keys, values) = (slot.key_shape()?, slot.value_shape()?);
+        Some(Products { keys: panel(keys), values: panel(values) })
+    }
+}
+
+/// Emits `attention`: parameters q, out (rows of `heads · head`; q quantised for a cache of
+/// integers), keys, values, rows, position of row 0, q_stride, out_stride, private memory, worker,
+/// workers. Tiles are dealt to workers in contiguous shares.
+pub fn define(e: &mut Emitter, name: &str, shape: Shape, products: &Products) -> Func {
+    let softmax = softmax::define(e, &format!("{name}_softmax"), shape.scale, shape.ints());
     let merge = define_merge(e, &format!("{name}_merge"), shape.slot.head, shape.scale);
-    let tile = e.declare(&format!("{name}_tile"), &[I64; 9], &[]);
-    let parts = Parts { shape, keys, values, softmax: &softmax, merge: &merge };
+    let tile = e.declare(&format!("{name}_tile"), &[I64; 10], &[]);
+    let parts = Parts { shape, products, softmax: &softmax, merge: &merge };
     e.define(&tile, Tuning::Optimised, |k, args| tile_body(k, args, &parts));
-    let f = e.declare(name, &[I64; 10], &[]);
+    let f = e.declare(name, &[I64; 11], &[]);
     e.define(&f, Tuning::Optimised, |k, args| deal(k, args, shape, &tile));
     f
 }
 
 struct Parts<'p> {
     shape: Shape,
-    keys: &'p Panel,
-    values: &'p Panel,
+    products: &'p Products,
     softmax: &'p Func,
     merge: &'p Func,
 }
 
 /// Deals tiles: in prefill (head, tokens), in decode (KV head, heads of its group).
 fn deal<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], shape: Shape, tile: &Func) {
-    let [q, out, keys, values, rows, position, stride, private, worker, workers] = args else {
-        unreachable!("ten parameters are declared")
+    let [q, out, keys, values, rows, position, q_stride, out_stride, private, worker, workers] =
+        args
+    else {
+        unreachable!("eleven parameters are declared")
     };
-    let head_bytes = (shape.slot.head * 4) as i64;
-    let cache_bytes = shape.slot.head_bytes() as i64;
+    let slot = shape.slot;
     let group = shape.group() as i64;
-    let tile_rows = TILE as i64;
+    let tile_rows = shape.tile() as i64;
     let decode = rows.is(1);
-    let kv_heads = k.i64(shape.slot.heads as i64);
+    let kv_heads = k.i64(slot.heads as i64);
     let heads = k.i64(shape.heads as i64);
     // In decode the rows of a tile are the heads of a group, all at one position.
     let tiled = decode.select(k.i64(group), *rows);
@@ -98,59 +161,80 @@ fn deal<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], shape: Shape, tile: &Func) {
     let pieces = outer * tiles;
     let first = pieces * *worker / *workers;
     let end = pieces * (*worker + 1) / *workers;
-    let step = decode.select(k.i64(head_bytes), *stride);
+    let head_bytes = [shape.query_bytes() as i64, slot.head as i64 * 4];
+    let steps = [(head_bytes[0], *q_stride), (head_bytes[1], *out_stride)];
+    let steps = steps.map(|(head, row)| decode.select(k.i64(head), row));
     k.each(first, end, 1, |piece| {
         let (outer, start) = (piece / tiles, piece.urem(tiles) * tile_rows);
         let head = decode.select(outer * group, outer);
         let kv_head = head / group;
-        let at = head * head_bytes + start * step;
+        let q = *q + head * head_bytes[0] + start * steps[0];
+        let out = *out + head * head_bytes[1] + start * steps[1];
         let m = (tiled - start).umin(k.i64(tile_rows));
         let seen = *position + decode.select(k.i64(1), start + 1);
         let seen_step = decode.select(k.i64(0), k.i64(1));
-        let cache = kv_head * cache_bytes;
-        let (kv_k, kv_v) = (*keys + cache, *values + cache);
-        k.call(tile, &[*q + at, *out + at, step, m, seen, seen_step, kv_k, kv_v, *private]);
+        let keys = *keys + kv_head * slot.key_head_bytes() as i64;
+        let values = *values + kv_head * slot.value_head_bytes() as i64;
+        let strides = [steps[0], steps[1]];
+        k.call(tile, &[q, out, strides[0], strides[1], m, seen, seen_step, keys, values, *private]);
     });
     k.ret(&[]);
 }
 
-/// One tile: q, out, bytes between rows, rows, positions seen by row 0, more per row, keys, values,
-/// private memory.
+/// One block of positions of a tile.
+struct Block<'k> {
+    /// Its first position.
+    start: Val<'k>,
+    /// How many.
+    positions: Val<'k>,
+    /// Rows of the tile.
+    m: Val<'k>,
+}
+
+/// One tile: q, out, bytes between rows of each, rows, positions seen by row 0, more per row, keys,
+/// values, private memory.
 fn tile_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
-    let [q, out, stride, m, seen, seen_step, keys, values, private] = args else {
-        unreachable!("nine parameters are declared")
+    let [q, out, q_stride, out_stride, m, seen, seen_step, keys, values, private] = args else {
+        unreachable!("ten parameters are declared")
     };
-    let head = parts.shape.slot.head as i64;
-    let pairs = *private + TILE as i64 * (SCORE_STRIDE + head * 4);
-    let private = Private {
-        scores: *private,
-        values: *private + TILE as i64 * SCORE_STRIDE,
-        block: pairs,
-        running: pairs + TILE as i64 * 8,
-    };
+    let shape = parts.shape;
+    let at = shape.private();
+    let [scores, weights, blocks, pairs, running, room] =
+        [at.scores, at.weights, at.values, at.block, at.running, at.room]
+            .map(|offset| *private + offset as i64);
+    let private = Private { scores, weights, values: blocks, block: pairs, running, room };
     let most = *seen + (*m - 1) * *seen_step;
+    let slot = shape.slot;
+    let value_scales = *values + (slot.value_blocks() * slot.value_block_bytes()) as i64;
     k.each(k.i64(0), most, BLOCK as i64, |start| {
         let positions = (most - start).umin(k.i64(BLOCK as i64));
-        score_block(k, parts, (*q, *stride, *m), *keys, start, positions, &private);
+        let block = Block { start, positions, m: *m };
+        score_block(k, parts, (*q, *q_stride), *keys, &block, &private);
         k.each(k.i64(0), *m, 1, |t| {
             let own = *seen + t * *seen_step;
             let own = own.lt(start).select(k.i64(0), own - start).umin(positions);
-            let pair = k.call(parts.softmax, &[private.scores + t * SCORE_STRIDE, own, positions]);
+            let row = private.scores + t * SCORE_STRIDE;
+            let mut args = vec![row, own, positions];
+            if shape.ints() {
+                let to = private.weights + t * shape.weight_stride() as i64;
+                args.extend([value_scales + (start << 1), to]);
+            }
+            let pair = k.call(parts.softmax, &args);
             (private.block + (t << 3)).store(0, pair[0]);
             (private.block + (t << 3)).store(4, pair[1]);
         });
-        value_block(k, parts, *m, *values, start, positions, &private);
+        value_block(k, parts, *values, &block, &private);
         k.each(k.i64(0), *m, 1, |t| {
             let (block, running) = (private.block + (t << 3), private.running + (t << 3));
-            let from = private.values + t * (head * 4);
-            k.call(parts.merge, &[*out + t * *stride, from, running, block, start]);
+            let from = private.values + t * shape.value_stride() as i64;
+            k.call(parts.merge, &[*out + t * *out_stride, from, running, block, start]);
         });
     });
     k.each(k.i64(0), *m, 1, |t| {
         let sum = (private.running + (t << 3)).load(F32, 4);
         let factor = (k.f32(1.0) / sum).splat(F32X4);
-        let row = *out + t * *stride;
-        k.each(k.i64(0), k.i64(head * 4), 16, |i| {
+        let row = *out + t * *out_stride;
+        k.each(k.i64(0), k.i64(slot.head as i64 * 4), 16, |i| {
             (row + i).store(0, (row + i).load(F32X4, 0) * factor);
         });
     });
@@ -161,73 +245,50 @@ fn tile_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
 fn score_block<'k>(
     k: &'k Kernel<'k>,
     parts: &Parts,
-    (q, stride, m): (Val<'k>, Val<'k>, Val<'k>),
+    (q, stride): (Val<'k>, Val<'k>),
     keys: Val<'k>,
-    start: Val<'k>,
-    positions: Val<'k>,
-    private: &Private<'k>,
+    block: &Block<'k>,
+    private: &Private<Val<'k>>,
 ) {
     let slot = parts.shape.slot;
-    let position_bytes = (slot.head * slot.dtype.bytes()) as i64;
-    let (length, score_stride, none) = (k.i64(slot.head as i64), k.i64(SCORE_STRIDE), k.i64(0));
-    k.each(k.i64(0), positions, PANEL_POSITIONS as i64, |s| {
-        let panel = keys + (start + s) * position_bytes;
-        let to = private.scores + (s << 2);
-        k.call(&parts.keys.rows, &[panel, q, to, length, stride, score_stride, none, m]);
+    let length = if parts.shape.ints() { 1 } else { slot.head as i64 };
+    let (length, score_stride, none) = (k.i64(length), k.i64(SCORE_STRIDE), k.i64(0));
+    let first = block.start / PANEL_POSITIONS as i64;
+    let panels = (block.positions + (PANEL_POSITIONS as i64 - 1)) / PANEL_POSITIONS as i64;
+    k.each(k.i64(0), panels, 1, |p| {
+        let panel = keys + (first + p) * slot.key_panel_bytes() as i64;
+        let to = private.scores + p * (4 * PANEL_POSITIONS as i64);
+        let args = [panel, q, to, length, stride, score_stride, none, block.m, private.room];
+        call_rows(k, &parts.products.keys, &args);
     });
 }
 
-/// `values[t] = Σ_s scores[t][s] · v[start + s]`.
+/// `values[t] = Σ_s weights[t][s] · v[start + s]`.
 fn value_block<'k>(
     k: &'k Kernel<'k>,
     parts: &Parts,
-    m: Val<'k>,
     values: Val<'k>,
-    start: Val<'k>,
-    positions: Val<'k>,
-    private: &Private<'k>,
+    block: &Block<'k>,
+    private: &Private<Val<'k>>,
 ) {
-    let slot = parts.shape.slot;
-    let row_bytes = (slot.value_width() * slot.dtype.bytes()) as i64;
-    let (score_stride, value_stride, none) =
-        (k.i64(SCORE_STRIDE), k.i64(slot.head as i64 * 4), k.i64(0));
-    let block_bytes = slot.positions as i64 * row_bytes;
-    for block in 0..(slot.head / slot.value_width()) as i64 {
-        let panel = values + start * row_bytes + block * block_bytes;
-        let to = private.values + block * slot.value_width() as i64 * 4;
-        let args = [panel, private.scores, to, positions, score_stride, value_stride, none, m];
-        k.call(&parts.values.rows, &args);
+    let (shape, slot) = (parts.shape, parts.shape.slot);
+    let panels = (block.positions + (PANEL_POSITIONS as i64 - 1)) / PANEL_POSITIONS as i64;
+    let length = if shape.ints() { panels } else { block.positions };
+    let (weight_stride, value_stride, none) =
+        (k.i64(shape.weight_stride() as i64), k.i64(shape.value_stride() as i64), k.i64(0));
+    let first = block.start / PANEL_POSITIONS as i64 * slot.value_panel_bytes() as i64;
+    for at in 0..slot.value_blocks() as i64 {
+        let panel = values + first + at * slot.value_block_bytes() as i64;
+        let to = private.values + at * slot.value_width() as i64 * 4;
+        let strides = [weight_stride, value_stride];
+        let args = [panel, private.weights, to, length, strides[0], strides[1], none, block.m];
+        call_rows(k, &parts.products.values, &[&args[..], &[private.room]].concat());
     }
 }
 
-/// Emits: scores to `exp((s - max) · scale)` in place; parameters row, positions seen, positions of
-/// the block (the rest becomes 0); results maximum and sum.
-fn define_softmax(e: &mut Emitter, name: &str, scale: f32) -> Func {
-    let f = e.declare(name, &[I64; 3], &[F32, F32]);
-    e.define(&f, Tuning::Optimised, |k, args| softmax_body(k, args, scale));
-    f
-}
-
-fn softmax_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], scale: f32) {
-    let [row, seen, all] = args else { unreachable!("three parameters are declared") };
-    let lowest = k.f32x4(f32::NEG_INFINITY);
-    let maximum = k.var(lowest);
-    k.each(k.i64(0), *seen, 4, |i| {
-        let scores = (*row + (i << 2)).load(F32X4, 0);
-        maximum.set(maximum.get().pmax(below(k, i, *seen).select(scores, lowest)));
-    });
-    let highest = maximum.get().max_lanes();
-    let (shift, sum) = (highest.splat(F32X4), k.var(k.f32x4(0.0)));
-    k.each(k.i64(0), *seen, 4, |i| {
-        let scores = (*row + (i << 2)).load(F32X4, 0);
-        let weights = exp((scores - shift) * scale);
-        let weights = below(k, i, *seen).select(weights, k.f32x4(0.0));
-        (*row + (i << 2)).store(0, weights);
-        sum.add(weights);
-    });
-    let rounded = (*seen + 3) & !3;
-    k.each(rounded, *all, 4, |i| (*row + (i << 2)).store(0, k.f32x4(0.0)));
-    k.ret(&[highest, sum.get().sum_lanes()]);
+/// Calls a panel kernel; those of floats want no room.
+fn call_rows<'k>(k: &'k Kernel<'k>, f: &Func, args: &[Val<'k>]) {
+    k.call(f, &args[..f.signature.params.len()]);
 }
 
 /// Emits the merge of a block into what was before: parameters row of `out`, weighted values of the

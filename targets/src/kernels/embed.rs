@@ -50,22 +50,33 @@ fn int_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], format: IntFormat) {
     };
     let to = k.var(*y);
     // With one group a row any step does; the scales follow the last.
-    let shape = Shape { format, group: if format.group == 0 { 16 } else { format.group.into() } };
+    let shape = Shape::new(format, if format.group == 0 { 16 } else { format.group.into() });
     let groups = *width / shape.group as i64;
-    let panel_bytes = groups * shape.step_bytes() as i64 + shape.panel_bytes(0) as i64;
+    let panel_bytes =
+        groups * (shape.step_bytes() + shape.factors_bytes()) as i64 + shape.panel_bytes(0) as i64;
     k.each(k.i64(0), *rows, 1, |t| {
         let token = (*tokens + (t << 2)).load(I32, 0).uext(I64);
         let lane = token & (PANEL_ROWS as i64 - 1);
         let panel = *table + token / PANEL_ROWS as i64 * panel_bytes;
         let sets = if shape.scales_per_group() { shape.quads_bytes() as i64 } else { 0 };
-        let end = panel + groups * shape.step_bytes() as i64;
+        let factors = panel + groups * shape.step_bytes() as i64;
+        let end = factors + groups * shape.factors_bytes() as i64;
         k.each(k.i64(0), groups, 1, |g| {
             let group = panel + g * shape.step_bytes() as i64;
             let set = if shape.scales_per_group() { group + sets } else { end } + (lane << 1);
             let half = |at: i32| f16_to_f32(set.load(I16, at).sext(I32).splat(I32X4)).lane(0);
-            let low = if format.zero { half(SCALES_BYTES as i32) } else { k.f32(0.0) };
+            let (scale, low) = match (shape.nested(), shape.has_lows()) {
+                (true, _) => {
+                    let byte = (factors + g * PANEL_ROWS as i64 + lane).load_byte(0);
+                    let float = |x: Val<'k>| x.truncate(I32).to_float(F32);
+                    let scale = half(0) * float(byte & 15);
+                    (scale, -(scale * float(byte >> 4)))
+                }
+                (false, true) => (half(0), half(SCALES_BYTES as i32)),
+                (false, false) => (half(0), k.f32(0.0)),
+            };
             let out = to.get() + g * (shape.group * 4) as i64;
-            int_group(k, group + (lane << 2), out, shape, half(0), low);
+            int_group(k, group + (lane << 2), out, shape, scale, low);
         });
         to.set(to.get() + *y_stride);
     });
@@ -91,6 +102,7 @@ fn int_group<'k>(
         match (k.facts.arch, shape.format.zero) {
             (Arch::X64, false) => (0, -half),
             (Arch::X64, true) => (0, 0),
+            (Arch::A64, true) if shape.nested() => (0, 0),
             (Arch::A64, false) => (half, -half),
             (Arch::A64, true) => (half, 0),
         },

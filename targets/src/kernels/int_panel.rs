@@ -3,14 +3,17 @@
 //!
 //! A panel is 32 weight rows. Per group of `k`: the integers in quads (int8: four `k` of each row;
 //! int4: eight, the first four in low nibbles), then 32 scales as f16, then 32 low ends if the
-//! format has them. With one group a row the scales stand once, at the end of the panel. x86-64
+//! format has them. With one group a row the scales stand once, at the end of the panel. With nested
+//! scales (`i4g32n`) the end of the panel is a byte for each row of every 32 `k`, the factor in the
+//! low nibble and the zero point in the high one, and then the scales of rows. x86-64
 //! holds unsigned integers (`q + 8`, `q + 128`), because its dot product takes unsigned by signed;
-//! AArch64 signed ones. The sum of a group is exact; groups are added in order with fused
+//! AArch64 signed ones, and both unsigned ones where there are zero points. The sum of a group is exact; groups are added in order with fused
 //! multiply-adds, so every kernel gives the same bits.
 
 mod clif;
 
 use super::panel::PANEL_ROWS;
+use super::quant_rows::PART;
 use crate::asm;
 use crate::asm::x64_int::Unit;
 use crate::builder::{Func, Kernel, Val};
@@ -29,12 +32,37 @@ pub struct Shape {
     pub format: IntFormat,
     /// Group of the activations; of the weights too, unless they have one group a row.
     pub group: u64,
+    /// Where the scales are.
+    pub scales: Scales,
+}
+
+/// Where the scales of a panel's rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scales {
+    /// After the integers of each group.
+    Group,
+    /// At the end of the panel.
+    Row,
+    /// At the end of the panel, after the factors and zero points of groups.
+    Nested,
+    /// Nowhere: integers count as they are.
+    None,
 }
 
 /// Bytes of 32 halves.
 pub const SCALES_BYTES: u64 = 2 * PANEL_ROWS;
 
 impl Shape {
+    /// The shape of a matrix of this format for activations in groups of `group`.
+    pub fn new(format: IntFormat, group: u64) -> Shape {
+        let scales = match (format.nested, format.group) {
+            (true, _) => Scales::Nested,
+            (false, 0) => Scales::Row,
+            (false, _) => Scales::Group,
+        };
+        Shape { format, group, scales }
+    }
+
     /// Bytes of a group's integers.
     pub fn quads_bytes(self) -> u64 {
         self.group * PANEL_ROWS * u64::from(self.format.bits) / 8
@@ -42,12 +70,32 @@ impl Shape {
 
     /// Whether each group has scales of its own.
     pub fn scales_per_group(self) -> bool {
-        self.format.group != 0
+        self.scales == Scales::Group
+    }
+
+    /// Whether scales stand at the end of the panel.
+    pub fn scales_per_row(self) -> bool {
+        matches!(self.scales, Scales::Row | Scales::Nested)
+    }
+
+    /// Whether groups have factors and zero points.
+    pub fn nested(self) -> bool {
+        self.scales == Scales::Nested
+    }
+
+    /// Whether groups have low ends.
+    pub fn has_lows(self) -> bool {
+        self.format.zero && !self.nested()
+    }
+
+    /// Bytes of the factors of a group of activations.
+    pub fn factors_bytes(self) -> u64 {
+        if self.nested() { self.group / PART * PANEL_ROWS } else { 0 }
     }
 
     /// Bytes of a set of scales, low ends included.
     pub fn set_bytes(self) -> u64 {
-        SCALES_BYTES * if self.format.zero { 2 } else { 1 }
+        SCALES_BYTES * if self.has_lows() { 2 } else { 1 }
     }
 
     /// Bytes from one group to the next.
@@ -57,7 +105,14 @@ impl Shape {
 
     /// Bytes of a panel with `groups` groups.
     pub fn panel_bytes(self, groups: u64) -> u64 {
-        groups * self.step_bytes() + if self.scales_per_group() { 0 } else { self.set_bytes() }
+        let end = if self.scales_per_row() { self.set_bytes() } else { 0 };
+        groups * (self.step_bytes() + self.factors_bytes()) + end
+    }
+
+    /// What tells it apart in symbols: the format, the group of activations.
+    pub fn name(self) -> String {
+        let plain = if self.scales == Scales::None { "_unscaled" } else { "" };
+        format!("{}_x{}{plain}", self.format, self.group)
     }
 
     /// `log2` of what the stored integers exceed the signed ones by, times the sum of activations:
@@ -75,7 +130,7 @@ pub fn room_bytes(facts: &Facts, columns: u64) -> u64 {
 /// Emits the kernel over any number of rows: parameters w, x, y, groups, x_stride, y_stride,
 /// residual or 0, rows, room (see `room_bytes`).
 pub fn define(e: &mut Emitter, shape: Shape) -> Func {
-    let name = format!("int_panel_{}_x{}", shape.format, shape.group);
+    let name = format!("int_panel_{}", shape.name());
     let counts: &[u64] = match unit(&e.target.facts) {
         Some(unit) => asm::x64_int::row_counts(unit, shape),
         None => clif::row_counts(&e.target.facts, shape),
@@ -151,7 +206,17 @@ pub fn pack(matrix: &Quantised, shape: Shape, p: usize, arch: Arch) -> Vec<u8> {
             set(matrix, rows.clone().map(|r| exists(&r).then(|| at(r))), &mut bytes);
         }
     }
-    if !shape.scales_per_group() {
+    if shape.nested() {
+        let per_row = columns / PART as usize;
+        for g in 0..per_row {
+            bytes.extend(rows.clone().map(|row| {
+                let of = |at: usize| matrix.nested(at);
+                let (factor, zero) = if exists(&row) { of(row * per_row + g) } else { (0, 0) };
+                factor | zero << 4
+            }));
+        }
+    }
+    if shape.scales_per_row() {
         set(matrix, rows.map(|r| exists(&r).then_some(r)), &mut bytes);
     }
     bytes
@@ -189,6 +254,9 @@ fn quads(
 /// An integer as a target's dot product wants it.
 fn stored(q: i16, exists: bool, format: IntFormat, arch: Arch) -> u8 {
     let half = 1i16 << (format.bits - 1);
+    if format.nested {
+        return q as u8;
+    }
     match (arch, format.zero) {
         (Arch::X64, false) => (q + half) as u8,
         (Arch::X64, true) | (Arch::A64, false) => q as u8,
@@ -204,6 +272,9 @@ fn set(matrix: &Quantised, places: impl Iterator<Item = Option<usize>>, bytes: &
         let values = places.iter().map(|at| at.map_or(0.0, |at| from[at]));
         bytes.extend(values.flat_map(|x| f16::from_f32(x).to_le_bytes()));
     };
+    if matrix.format.nested {
+        return add(&matrix.units);
+    }
     add(&matrix.scales);
     if matrix.format.zero {
         add(&matrix.lows);
@@ -219,7 +290,10 @@ pub fn reference(matrix: &Quantised, shape: Shape, row: usize, x: &[f32], fused:
     for (g, x) in x.chunks(shape.group as usize).enumerate() {
         let (q, x_scale, sum) = quant_group(x);
         let weights = &matrix.q[row * columns + g * shape.group as usize..][..q.len()];
-        let product: i32 = weights.iter().zip(&q).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
+        let product: i32 = match shape.nested() {
+            true => nested_product(matrix, row * columns + g * shape.group as usize, &q),
+            false => weights.iter().zip(&q).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum(),
+        };
         if !shape.scales_per_group() {
             total = fma(product as f32, x_scale, total);
             continue;
@@ -230,5 +304,22 @@ pub fn reference(matrix: &Quantised, shape: Shape, row: usize, x: &[f32], fused:
             total = fma(matrix.lows[at], x_scale * sum as f32, total);
         }
     }
-    if shape.scales_per_group() { total } else { total * matrix.scales[row] }
+    match shape.scales {
+        Scales::Row => total * matrix.scales[row],
+        Scales::Nested => total * matrix.units[row],
+        Scales::Group | Scales::None => total,
+    }
+}
+
+/// The product of integers `at..` of a matrix with nested scales, counted in units of its row.
+fn nested_product(matrix: &Quantised, at: usize, x: &[i8]) -> i32 {
+    let part = PART as usize;
+    let parts = matrix.q[at..].chunks(part).zip(x.chunks(part)).enumerate();
+    parts
+        .map(|(i, (q, x))| {
+            let (factor, zero) = matrix.nested(at / part + i);
+            let one = |(&q, &x): (&i16, &i8)| i32::from(q - i16::from(zero)) * i32::from(x);
+            i32::from(factor) * q.iter().zip(x).map(one).sum::<i32>()
+        })
+        .sum()
 }

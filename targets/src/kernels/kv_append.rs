@@ -1,60 +1,141 @@
 //! `kv_append`: keys and values of new positions into a slot of the cache.
 //!
-//! Keys are panels of 32 positions, `[heads][panels][head][32]`, so that `attention` multiplies
-//! queries with them as `linear` does with weights; values are `[heads][head/W][positions][W]`.
+//! Both are kept in panels of 32 positions, so that `attention` multiplies them as `linear` does
+//! weights. Keys of a head are panels one after another, lanes are positions. Values of a head are
+//! blocks of neighbouring columns, each with all its panels; lanes are columns. In a cache of
+//! integers (`ir::quant::cache_row`) both are panels of `int_panel`: a panel of keys ends with the
+//! scales of its positions, and behind the blocks of values stand the scales of all positions.
 
+use super::int_panel::{self, SCALES_BYTES, Scales};
 use super::panel::PANEL_ROWS;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
-use crate::math::f32_to_f16;
+use crate::math::{f16_to_f32, f32_to_f16};
+use crate::target::Arch;
 use cranelift_codegen::ir::types::*;
-use ir::DType;
+use ir::{DType, IntFormat};
 
-/// Positions in a panel of keys.
+/// Positions in a panel.
 pub const PANEL_POSITIONS: u64 = PANEL_ROWS;
 
 /// One slot of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot {
-    /// Element type, F32 or F16.
+    /// Element type: F32, F16, or integers with one group a row.
     pub dtype: DType,
     /// KV heads.
     pub heads: u64,
-    /// Width of one head, a multiple of 8.
+    /// Width of one head, a multiple of 8, of 16 for integers.
     pub head: u64,
     /// Positions, rounded up to whole panels.
     pub positions: u64,
 }
 
 impl Slot {
-    /// Values of one position that are neighbours: the largest panel width that divides a head.
+    /// Bits of an integer, in a cache of integers.
+    pub fn int_bits(&self) -> Option<u8> {
+        match self.dtype {
+            DType::Int(format) => Some(format.bits),
+            _ => None,
+        }
+    }
+
+    /// The panel kernel's shape for keys in a cache of integers: one group, the head.
+    pub fn key_shape(&self) -> Option<int_panel::Shape> {
+        let format = IntFormat::symmetric(self.int_bits()?, self.head as u32);
+        Some(int_panel::Shape::new(format, self.head))
+    }
+
+    /// The panel kernel's shape for values in a cache of integers: groups of positions.
+    pub fn value_shape(&self) -> Option<int_panel::Shape> {
+        let format = IntFormat::symmetric(self.int_bits()?, 0);
+        Some(int_panel::Shape { format, group: PANEL_POSITIONS, scales: Scales::None })
+    }
+
+    /// Columns of a block of values: a panel of integers has 32 lanes, one of floats the largest
+    /// width that divides a head.
     pub fn value_width(&self) -> u64 {
-        [32, 16, 8]
-            .into_iter()
-            .find(|w| self.head.is_multiple_of(*w))
-            .expect("a head is a multiple of 8")
+        let fits = |w: &u64| self.int_bits().is_some() || self.head.is_multiple_of(*w);
+        [32, 16, 8].into_iter().find(fits).expect("a head is a multiple of 8")
     }
 
-    /// Bytes from one head's keys (or values) to the next.
-    pub fn head_bytes(&self) -> u64 {
-        self.positions * self.head * self.dtype.bytes()
+    /// Blocks of a head's values.
+    pub fn value_blocks(&self) -> u64 {
+        self.head.div_ceil(self.value_width())
     }
 
-    /// Bytes of all keys; values take as many.
-    pub fn half_bytes(&self) -> u64 {
-        self.heads * self.head_bytes()
+    fn panels(&self) -> u64 {
+        self.positions / PANEL_POSITIONS
+    }
+
+    /// Bytes of a panel of keys.
+    pub fn key_panel_bytes(&self) -> u64 {
+        match self.key_shape() {
+            Some(shape) => shape.panel_bytes(1),
+            None => PANEL_POSITIONS * self.head * self.dtype.bytes(),
+        }
+    }
+
+    /// Bytes of a panel of one block of values.
+    pub fn value_panel_bytes(&self) -> u64 {
+        match self.value_shape() {
+            Some(shape) => shape.panel_bytes(1),
+            None => PANEL_POSITIONS * self.value_width() * self.dtype.bytes(),
+        }
+    }
+
+    /// Bytes of the scales of a panel's values.
+    pub fn value_scales_bytes(&self) -> u64 {
+        if self.int_bits().is_some() { SCALES_BYTES } else { 0 }
+    }
+
+    /// Bytes from one head's keys to the next.
+    pub fn key_head_bytes(&self) -> u64 {
+        self.panels() * self.key_panel_bytes()
+    }
+
+    /// Bytes from one block of values to the next.
+    pub fn value_block_bytes(&self) -> u64 {
+        self.panels() * self.value_panel_bytes()
+    }
+
+    /// Bytes from one head's values to the next.
+    pub fn value_head_bytes(&self) -> u64 {
+        self.value_blocks() * self.value_block_bytes() + self.panels() * self.value_scales_bytes()
+    }
+
+    /// Bytes of all keys.
+    pub fn key_bytes(&self) -> u64 {
+        self.heads * self.key_head_bytes()
+    }
+
+    /// Bytes of all values.
+    pub fn value_bytes(&self) -> u64 {
+        self.heads * self.value_head_bytes()
     }
 }
 
 /// Emits `kv_append`: parameters k, v (rows of `heads · head`), keys, values (addresses in the
 /// slot), rows, position of row 0, row stride in bytes, first and end panel of positions.
 ///
-/// A panel of keys is zeroed when its first position arrives, so that a saved cache holds nothing
+/// Panels are zeroed when their first position arrives, so that a saved cache holds nothing
 /// undefined.
 pub fn define(e: &mut Emitter, name: &str, slot: Slot) -> Func {
     let f = e.declare(name, &[I64; 9], &[]);
     e.define(&f, Tuning::Optimised, |k, args| body(k, args, slot));
     f
+}
+
+/// Where one position of one head goes.
+struct Place<'k> {
+    /// The panel of keys.
+    keys: Val<'k>,
+    /// The panel of the first block of values.
+    values: Val<'k>,
+    /// The scales of the panel's values.
+    scales: Val<'k>,
+    /// The position in its panel.
+    lane: Val<'k>,
 }
 
 fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], slot: Slot) {
@@ -64,33 +145,52 @@ fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], slot: Slot) {
     let panel = PANEL_POSITIONS as i64;
     let from = (*first * panel).umax(*position);
     let to = (*end * panel).umin(*position + *rows);
+    let blocks_bytes = (slot.value_blocks() * slot.value_block_bytes()) as i64;
     k.each(from, to, 1, |p| {
         let row = (p - *position) * *stride;
         let (row_k, row_v) = (*new_k + row, *new_v + row);
-        let lane = p & (panel - 1);
-        let element = slot.dtype.bytes() as i64;
-        let key_panel = (p / panel) * (slot.head as i64 * panel * element);
-        let width = slot.value_width() as i64;
+        let (panel, lane) = (p / panel, p & (panel - 1));
         k.each(k.i64(0), k.i64(slot.heads as i64), 1, |h| {
-            let head = h * slot.head_bytes() as i64;
             let source = h * (slot.head * 4) as i64;
-            let key_at = *keys + head + key_panel;
-            k.if_(lane.is(0), || zero_panel(k, key_at, slot));
-            store_keys(k, row_k + source, key_at + lane * element, slot);
-            store_values(k, row_v + source, *values + head + p * (width * element), slot);
+            let head = *values + h * slot.value_head_bytes() as i64;
+            let place = Place {
+                keys: *keys
+                    + (h * slot.key_head_bytes() as i64 + panel * slot.key_panel_bytes() as i64),
+                values: head + panel * slot.value_panel_bytes() as i64,
+                scales: head + (panel * slot.value_scales_bytes() as i64 + blocks_bytes),
+                lane,
+            };
+            k.if_(lane.is(0), || zero_panels(k, &place, slot));
+            match slot.int_bits() {
+                None => {
+                    store_keys(k, row_k + source, &place, slot);
+                    store_values(row_v + source, &place, slot);
+                }
+                Some(bits) => {
+                    store_int_keys(k, row_k + source, &place, slot, bits);
+                    store_int_values(k, row_v + source, &place, slot, bits);
+                }
+            }
         });
     });
     k.ret(&[]);
 }
 
-fn zero_panel<'k>(k: &'k Kernel<'k>, at: Val<'k>, slot: Slot) {
-    let bytes = slot.head * PANEL_POSITIONS * slot.dtype.bytes();
-    k.each(k.i64(0), k.i64(bytes as i64), 16, |i| (at + i).store(0, k.f32x4(0.0)));
+fn zero_panels<'k>(k: &'k Kernel<'k>, place: &Place<'k>, slot: Slot) {
+    let zero = |at: Val<'k>, bytes: u64| {
+        k.each(k.i64(0), k.i64(bytes as i64), 16, |i| (at + i).store(0, k.f32x4(0.0)));
+    };
+    zero(place.keys, slot.key_panel_bytes());
+    for block in 0..slot.value_blocks() {
+        let at = place.values + (block * slot.value_block_bytes()) as i64;
+        zero(at, slot.value_panel_bytes());
+    }
+    zero(place.scales, slot.value_scales_bytes());
 }
 
-/// One key: elements a panel's width apart.
-fn store_keys<'k>(k: &'k Kernel<'k>, from: Val<'k>, to: Val<'k>, slot: Slot) {
-    let to = k.var(to);
+/// One key of floats: elements a panel's width apart.
+fn store_keys<'k>(k: &'k Kernel<'k>, from: Val<'k>, place: &Place<'k>, slot: Slot) {
+    let to = k.var(place.keys + place.lane * slot.dtype.bytes() as i64);
     let step = (PANEL_POSITIONS * slot.dtype.bytes()) as i64;
     k.each(k.i64(0), k.i64(slot.head as i64 * 4), 16, |i| {
         let four = (from + i).load(F32X4, 0);
@@ -101,12 +201,14 @@ fn store_keys<'k>(k: &'k Kernel<'k>, from: Val<'k>, to: Val<'k>, slot: Slot) {
     });
 }
 
-/// One value: blocks of `value_width` neighbours, a slot's positions apart.
-fn store_values<'k>(k: &'k Kernel<'k>, from: Val<'k>, to: Val<'k>, slot: Slot) {
+/// One value of floats: neighbours in each block.
+fn store_values<'k>(from: Val<'k>, place: &Place<'k>, slot: Slot) {
     let width = slot.value_width();
     let element = slot.dtype.bytes();
-    for block in 0..slot.head / width {
-        let to = to + (block * slot.positions * width * element) as i64;
+    for block in 0..slot.value_blocks() {
+        let to = place.values
+            + (place.lane * (width * element) as i64)
+            + (block * slot.value_block_bytes()) as i64;
         for i in (0..width).step_by(4) {
             let four = from.load(F32X4, ((block * width + i) * 4) as i32);
             let at = (i * element) as i32;
@@ -119,13 +221,110 @@ fn store_values<'k>(k: &'k Kernel<'k>, from: Val<'k>, to: Val<'k>, slot: Slot) {
             }
         }
     }
-    let _ = k;
 }
 
 fn store_lane<'k>(to: Val<'k>, four: Val<'k>, lane: u8, dtype: DType, offset: i32) {
     match dtype {
         DType::F32 => to.store(offset, four.lane(lane)),
         DType::F16 => to.store_half(offset, f32_to_f16(four).lane(lane)),
-        DType::BF16 | DType::I32 | DType::Int(_) => unreachable!("a cache holds f32 or f16"),
+        DType::BF16 | DType::I32 | DType::Int(_) => unreachable!("floats of a cache"),
+    }
+}
+
+/// One key of integers: quads a line of the panel apart, then its scale.
+fn store_int_keys<'k>(k: &'k Kernel<'k>, from: Val<'k>, place: &Place<'k>, slot: Slot, bits: u8) {
+    let row = Row::of(k, from, slot, bits);
+    let line = 4 * PANEL_POSITIONS as i32;
+    let to = k.var(place.keys + place.lane * 4);
+    k.each(k.i64(0), k.i64(slot.head as i64), 16, |i| {
+        let quads = row.sixteen(k, i).cast(I32X4);
+        let lanes: Vec<Val> = (0..4).map(|j| quads.lane(j)).collect();
+        let words = match bits {
+            8 => lanes,
+            _ => lanes.chunks(2).map(|two| two[0] | (two[1] << 4)).collect(),
+        };
+        for (j, word) in words.iter().enumerate() {
+            to.get().store(j as i32 * line, *word);
+        }
+        to.set(to.get() + words.len() as i64 * i64::from(line));
+    });
+    let quads_bytes = slot.key_shape().expect("a cache of integers").quads_bytes();
+    (place.keys + place.lane * 2).store_half(quads_bytes as i32, row.half);
+}
+
+/// One value of integers: one byte of each column's quad, or half of one, then its scale.
+fn store_int_values<'k>(k: &'k Kernel<'k>, from: Val<'k>, place: &Place<'k>, slot: Slot, bits: u8) {
+    let row = Row::of(k, from, slot, bits);
+    let line = 4 * PANEL_POSITIONS as i64;
+    let positions = i64::from(32 / bits);
+    let in_quad = place.lane & 3;
+    let to = place.values + (place.lane / positions) * line + in_quad;
+    // Of eight positions the last four are the high nibbles.
+    let shift = place.lane & 4;
+    let keep = shift.is(0).select(k.i64(0xf0), k.i64(0x0f));
+    for first in (0..slot.head).step_by(16) {
+        let sixteen = row.sixteen(k, k.i64(first as i64));
+        let width = slot.value_width();
+        let at = to + (first / width * slot.value_block_bytes()) as i64;
+        for i in 0..16 {
+            let offset = (4 * (first % width + u64::from(i))) as i32;
+            let byte = sixteen.lane(i);
+            if bits == 8 {
+                at.store(offset, byte);
+            } else {
+                let byte = byte.uext(I64).shl_by(shift);
+                at.store_byte(offset, (at.load_byte(offset) & keep) | byte);
+            }
+        }
+    }
+    (place.scales + place.lane * 2).store_half(0, row.half);
+}
+
+/// A head as integers, see `ir::quant::cache_row`.
+struct Row<'k> {
+    from: Val<'k>,
+    /// One over the scale, in every lane.
+    inverse: Val<'k>,
+    /// The scale's bits of f16.
+    half: Val<'k>,
+    bits: u8,
+}
+
+impl<'k> Row<'k> {
+    fn of(k: &'k Kernel<'k>, from: Val<'k>, slot: Slot, bits: u8) -> Row<'k> {
+        let lowest = k.f32x4(f32::NEG_INFINITY);
+        let (high, low) = (k.var(lowest), k.var(lowest));
+        k.each(k.i64(0), k.i64(slot.head as i64 * 4), 16, |i| {
+            let four = (from + i).load(F32X4, 0);
+            high.set(high.get().pmax(four));
+            low.set(low.get().pmax(-four));
+        });
+        let (high, low) = (high.get().max_lanes(), low.get().max_lanes());
+        let extreme = high.flt(low).select(-low, high);
+        let scale = extreme * (-1.0 / f32::from(1u16 << (bits - 1)));
+        let half = f32_to_f16(scale.splat(F32X4));
+        let scale = f16_to_f32((half << 16).sshr(16)).lane(0);
+        let none = scale.feq(k.f32(0.0));
+        let inverse = none.select(k.f32(0.0), k.f32(1.0) / scale).splat(F32X4);
+        Row { from, inverse, half: half.lane(0), bits }
+    }
+
+    /// Sixteen integers from element `i` on as they are stored: unsigned on x86-64, nibbles alone
+    /// in their bytes.
+    fn sixteen(&self, k: &'k Kernel<'k>, i: Val<'k>) -> Val<'k> {
+        let half = f32::from(1u16 << (self.bits - 1));
+        let magic = k.f32x4(12_582_912.0);
+        let four = |j: i32| {
+            let x = (self.from + (i << 2)).load(F32X4, 16 * j) * self.inverse;
+            let x = x.pmax(k.f32x4(-half)).pmin(k.f32x4(half - 1.0));
+            (x + magic).cast(I32X4) - magic.cast(I32X4)
+        };
+        let signed = four(0).snarrow(four(1)).snarrow(four(2).snarrow(four(3)));
+        match (k.facts.arch, self.bits) {
+            (Arch::X64, 8) => signed ^ k.vector(I8X16, &[0x80; 16]),
+            (Arch::X64, _) => signed + k.vector(I8X16, &[8; 16]),
+            (Arch::A64, 8) => signed,
+            (Arch::A64, _) => signed & k.vector(I8X16, &[15; 16]),
+        }
     }
 }

@@ -36,9 +36,9 @@ impl Panels {
     /// Panels of integers.
     pub fn ints(shape: Shape, rows: Func) -> Panels {
         Panels {
-            name: format!("{}_x{}", shape.format, shape.group),
+            name: shape.name(),
             rows,
-            step_bytes: shape.step_bytes(),
+            step_bytes: shape.panel_bytes(1) - shape.panel_bytes(0),
             end_bytes: shape.panel_bytes(0),
         }
     }

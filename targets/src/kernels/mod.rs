@@ -16,3 +16,4 @@ pub mod quant_rows;
 pub mod rms_norm;
 pub mod rope;
 pub mod score;
+pub mod softmax;

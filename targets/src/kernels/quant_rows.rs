@@ -1,23 +1,41 @@
 //! `quant_rows`: rows of f32 to int8 in groups, as `ir::quant::quant_group` defines it.
 //!
-//! A quantised row is its groups one after another, each the integers and then a record of 16
-//! bytes: `f32` scale, `i32` minus the sum of the integers, `f32` scale times the sum, 4 bytes of
-//! nothing. A kernel that multiplies it needs one pointer, and what it reads for a group is together.
+//! A quantised row is its groups one after another, each the integers and then a record: `f32`
+//! scale, `i32` minus the sum of the integers, `f32` scale times the sum, 4 bytes of nothing; in
+//! groups of more than one part of 32 follow `i32` minus the sums of the parts, filled up to 16
+//! bytes. A kernel that multiplies it needs one pointer, and what it reads for a group is together.
 
+use crate::asm::x64_rows;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
 use cranelift_codegen::ir::types::*;
+use ir::types::NESTED_GROUP;
 
-/// Bytes of a group's record.
-pub const RECORD_BYTES: u64 = 16;
+/// Elements whose sum nested scales want.
+pub const PART: u64 = NESTED_GROUP as u64;
 /// In a record: minus the sum of the integers.
 pub const NEGATIVE_SUM: i32 = 4;
 /// In a record: scale times the sum of the integers.
 pub const SCALED_SUM: i32 = 8;
 
+/// Parts that have sums of their own.
+pub fn parts(group: u64) -> u64 {
+    if group.is_multiple_of(PART) && group > PART { group / PART } else { 0 }
+}
+
+/// Bytes of a group's record.
+pub fn record_bytes(group: u64) -> u64 {
+    16 + (4 * parts(group)).next_multiple_of(16)
+}
+
+/// In a record: minus the sum of a part.
+pub fn negative_part(group: u64, part: u64) -> i32 {
+    if parts(group) == 0 { NEGATIVE_SUM } else { 16 + 4 * part as i32 }
+}
+
 /// Bytes of a group and its record.
 pub fn group_bytes(group: u64) -> u64 {
-    group + RECORD_BYTES
+    group + record_bytes(group)
 }
 
 /// Bytes from one quantised row to the next.
@@ -29,6 +47,11 @@ pub fn row_stride(width: u64, group: u64) -> u64 {
 /// rows, x_stride, y_stride.
 pub fn define(e: &mut Emitter, group: u64) -> Func {
     let f = e.declare(&format!("quant_rows_g{group}"), &[I64; 6], &[]);
+    if e.target.facts.avx512 && group <= x64_rows::GROUP_MAX {
+        let code = x64_rows::quant_rows(group);
+        e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
+        return f;
+    }
     e.define(&f, Tuning::Optimised, |k, args| {
         let [x, y, groups, rows, x_stride, y_stride] = args else {
             unreachable!("six parameters are declared")
@@ -66,21 +89,39 @@ pub(super) fn one_group<'k>(
     let some = k.f32(0.0).flt(largest);
     let inverse = some.select(k.f32(127.0) / largest, k.f32(0.0)).splat(F32X4);
     let scale = largest * (1.0 / 127.0);
-    let sum = k.var(k.i32x4(0));
-    k.each(k.i64(0), k.i64(group as i64), 16, |i| {
+    let sixteen = |i: Val<'k>| {
         let from = i << 2;
         let four = |j: i64| round(k, value(from + j * 16) * inverse);
         let all = [four(0), four(1), four(2), four(3)];
-        sum.add((all[0] + all[1]) + (all[2] + all[3]));
         let (low, high) = (all[0].snarrow(all[1]), all[2].snarrow(all[3]));
         (y + i).store(0, low.snarrow(high));
-    });
-    let sums = sum.get();
-    let sum = (sums.lane(0) + sums.lane(1)) + (sums.lane(2) + sums.lane(3));
+        (all[0] + all[1]) + (all[2] + all[3])
+    };
+    let sum = k.var(k.i32x4(0));
+    if parts(group) == 0 {
+        k.each(k.i64(0), k.i64(group as i64), 16, |i| sum.add(sixteen(i)));
+    } else {
+        k.each(k.i64(0), k.i64(group as i64), PART as i64, |i| {
+            let part = sixteen(i) + sixteen(i + 16);
+            sum.add(part);
+            let at = y + ((i / PART as i64) << 2);
+            at.store(group as i32 + negative_part(group, 0), -lanes(part));
+        });
+        let end = group + record_bytes(group);
+        for at in (group + 16 + 4 * parts(group)..end).step_by(4) {
+            y.store(at as i32, k.i32(0));
+        }
+    }
+    let sum = lanes(sum.get());
     y.store(group as i32, scale);
     y.store(group as i32 + NEGATIVE_SUM, -sum);
     y.store(group as i32 + SCALED_SUM, scale * sum.to_float(F32));
     y.store(group as i32 + SCALED_SUM + 4, k.i32(0));
+}
+
+/// The sum of four integers.
+fn lanes(sums: Val<'_>) -> Val<'_> {
+    (sums.lane(0) + sums.lane(1)) + (sums.lane(2) + sums.lane(3))
 }
 
 /// Four floats within ±2^22 to the nearest integers, ties to even: adding `1.5 · 2^23` leaves them

@@ -31,6 +31,8 @@ pub struct Case {
     pub memory: Vec<u8>,
     /// Calls.
     pub calls: Vec<(usize, Vec<Arg>)>,
+    /// Parts that kernels may use as each target likes: zeroed after the calls.
+    pub private: Vec<(usize, usize)>,
 }
 
 impl Case {
@@ -53,6 +55,13 @@ impl Case {
     /// A part that a kernel writes: not-a-number until then.
     pub fn room(&mut self, floats: usize) -> usize {
         self.bytes(&vec![0xff; floats * 4])
+    }
+
+    /// A part that kernels may use as each target likes.
+    pub fn private(&mut self, bytes: usize) -> usize {
+        let at = self.bytes(&vec![0xff; bytes]);
+        self.private.push((at, bytes));
+        at
     }
 
     /// Calls function `which`.
@@ -148,7 +157,12 @@ pub fn run(
     cases: &[Case],
 ) -> Vec<Vec<u8>> {
     let here = std::env::consts::ARCH == target.triple.architecture.to_string();
-    if here { in_process(target, define, cases) } else { emulated::run(target, define, cases) }
+    let mut found =
+        if here { in_process(target, define, cases) } else { emulated::run(target, define, cases) };
+    for (memory, case) in found.iter_mut().zip(cases) {
+        case.private.iter().for_each(|&(at, bytes)| memory[at..at + bytes].fill(0));
+    }
+    found
 }
 
 type Function = extern "C" fn(i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64);

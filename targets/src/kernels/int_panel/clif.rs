@@ -7,7 +7,7 @@
 use super::{SCALES_BYTES, Shape};
 use crate::builder::{Kernel, Val, Var};
 use crate::kernels::panel::{PANEL_ROWS, write};
-use crate::kernels::quant_rows::{NEGATIVE_SUM, SCALED_SUM, group_bytes};
+use crate::kernels::quant_rows::{NEGATIVE_SUM, PART, SCALED_SUM, group_bytes, negative_part};
 use crate::math::f16_to_f32;
 use crate::target::{Arch, Facts};
 use cranelift_codegen::ir::types::*;
@@ -53,15 +53,23 @@ pub(super) fn rows<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], shape: Shape, m: u64
     for first in (0..PANEL_ROWS / 4).step_by(SLICE) {
         let sums = k.vars(m as usize * SLICE, k.f32x4(0.0));
         let at = k.var(*w + (first * 16) as i64);
+        // Four bytes of a quad for each one of factors.
+        let factors = k.var(*w + (*groups * shape.step_bytes() as i64 + (first * 4) as i64));
         let rows = std::iter::successors(Some(*x), |x| Some(*x + *x_stride));
         let xs: Vec<Var> = rows.take(m as usize).map(|x| k.var(x)).collect();
         k.each(k.i64(0), *groups, 1, |_| {
-            one_group(k, shape, first, at.get(), &xs, &sums);
+            one_group(k, shape, first, (at.get(), factors.get()), &xs, &sums);
+            factors.set(factors.get() + shape.factors_bytes() as i64);
             at.set(at.get() + shape.step_bytes() as i64);
             xs.iter().for_each(|x| x.set(x.get() + group_bytes(shape.group) as i64));
         });
-        if !shape.scales_per_group() {
-            scale_rows(first, at.get(), &sums);
+        if shape.scales_per_row() {
+            // Two bytes of scale for four of a quad, or for one of factors.
+            let scales = match shape.nested() {
+                true => factors.get() + (first * 4) as i64,
+                false => at.get() - (first * 8) as i64,
+            };
+            scale_rows(scales, &sums);
         }
         let place = (first * 16) as i32;
         k.if_else(
@@ -78,12 +86,15 @@ fn one_group<'k>(
     k: &'k Kernel<'k>,
     shape: Shape,
     first: u64,
-    w: Val<'k>,
+    (w, factors): (Val<'k>, Val<'k>),
     xs: &[Var<'k>],
     sums: &[Var<'k>],
 ) {
     let group = shape.group as i32;
-    let products = products(k, shape, w, xs);
+    let products = match shape.nested() {
+        true => nested_products(k, shape, w, factors, xs),
+        false => products(k, shape, w, xs),
+    };
     for (t, x) in xs.iter().enumerate() {
         let scale = x.get().load(F32, group).splat(F32X4);
         for (j, product) in products[t * SLICE..][..SLICE].iter().enumerate() {
@@ -95,7 +106,7 @@ fn one_group<'k>(
             }
             let at = shape.quads_bytes() as i32 - first as i32 * 8 + j as i32 * 8;
             sum.fma(product, halves(w, at) * scale);
-            if shape.format.zero {
+            if shape.has_lows() {
                 let low = halves(w, at + SCALES_BYTES as i32);
                 sum.fma(low, x.get().load(F32, group + SCALED_SUM).splat(F32X4));
             }
@@ -116,6 +127,51 @@ fn start<'k>(k: &'k Kernel<'k>, shape: Shape, x: Val<'k>) -> Option<Val<'k>> {
     }
 }
 
+/// All products of a group with nested scales: those of each part by themselves, times its factors.
+fn nested_products<'k>(
+    k: &'k Kernel<'k>,
+    shape: Shape,
+    w: Val<'k>,
+    factors: Val<'k>,
+    xs: &[Var<'k>],
+) -> Vec<Val<'k>> {
+    let mut totals: Vec<Option<Val>> = vec![None; xs.len() * SLICE];
+    for part in 0..shape.group / PART {
+        let block = part * PART..(part + 1) * PART;
+        let both = factors.load_u8x8((part * PANEL_ROWS) as i32);
+        let both = [both.uwiden_low(), both.uwiden_high()];
+        let products = block_products(k, shape, block, w, xs);
+        for (i, product) in products.into_iter().enumerate() {
+            let (factor, zero) = (both[i % SLICE] & k.i32x4(15), both[i % SLICE] >> 4);
+            let at = shape.group as i32 + negative_part(shape.group, part);
+            let negative = xs[i / SLICE].get().load(I32, at).splat(I32X4);
+            totals[i] = added(totals[i], (product + zero * negative) * factor);
+        }
+    }
+    totals.into_iter().map(|t| t.expect("a group has parts")).collect()
+}
+
+/// The products of a block of at most 32 `k`.
+fn block_products<'k>(
+    k: &'k Kernel<'k>,
+    shape: Shape,
+    block: std::ops::Range<u64>,
+    w: Val<'k>,
+    xs: &[Var<'k>],
+) -> Vec<Val<'k>> {
+    match unit(k.facts) {
+        Unit::Nibbles => block_of_nibbles(k, shape, block, w, xs),
+        Unit::Halves => block_of_halves(k, shape, block, w, xs),
+        Unit::Dot => {
+            let mut sums = vec![k.i32x4(0); xs.len() * SLICE];
+            quads(k, shape, block, w, xs, &mut |i, weights, x, _| {
+                sums[i] = sums[i].dot_i8(weights, splat_quad(x));
+            });
+            sums
+        }
+    }
+}
+
 /// All products of a group: per row and vector.
 fn products<'k>(k: &'k Kernel<'k>, shape: Shape, w: Val<'k>, xs: &[Var<'k>]) -> Vec<Val<'k>> {
     let starts: Vec<Option<Val>> = xs.iter().map(|x| start(k, shape, x.get())).collect();
@@ -130,10 +186,7 @@ fn products<'k>(k: &'k Kernel<'k>, shape: Shape, w: Val<'k>, xs: &[Var<'k>]) -> 
     let mut totals: Vec<Option<Val>> = vec![None; xs.len() * SLICE];
     for from in (0..shape.group).step_by(BLOCK as usize) {
         let block = from..(from + BLOCK).min(shape.group);
-        let sums = match unit(k.facts) {
-            Unit::Nibbles => block_of_nibbles(k, shape, block, w, xs),
-            _ => block_of_halves(k, shape, block, w, xs),
-        };
+        let sums = block_products(k, shape, block, w, xs);
         totals.iter_mut().zip(sums).for_each(|(total, sum)| *total = added(*total, sum));
     }
     let whole = totals.into_iter().map(|t| t.expect("a group has a block"));
@@ -165,7 +218,9 @@ fn quads<'k>(
         for j in 0..SLICE {
             let at = from * bits / 32 * line + j as u64 * 16;
             let stored = w.load(I8X16, at as i32);
-            let planes = if in_nibbles { nibbles(k, stored).to_vec() } else { vec![stored] };
+            let unsigned = k.facts.arch == Arch::X64 || shape.nested();
+            let planes =
+                if in_nibbles { nibbles(k, stored, unsigned).to_vec() } else { vec![stored] };
             for (plane, weights) in planes.into_iter().enumerate() {
                 // int4: high nibbles are the next four `k`; int8: the same ones.
                 let quad = if bits == 4 { from + 4 * plane as u64 } else { from };
@@ -239,15 +294,13 @@ fn block_of_halves<'k>(
     sums.into_iter().map(both).collect()
 }
 
-/// Low and high nibbles of sixteen bytes: unsigned on x86-64, signed on AArch64.
-fn nibbles<'k>(k: &'k Kernel<'k>, both: Val<'k>) -> [Val<'k>; 2] {
-    match k.facts.arch {
-        Arch::X64 => {
-            let mask = k.vector(I8X16, &[0x0f; 16]);
-            [both & mask, (both.cast(I16X8) >> 4).cast(I8X16) & mask]
-        }
-        Arch::A64 => [(both << 4).sshr(4), both.sshr(4)],
+/// Low and high nibbles of sixteen bytes.
+fn nibbles<'k>(k: &'k Kernel<'k>, both: Val<'k>, unsigned: bool) -> [Val<'k>; 2] {
+    if unsigned {
+        let mask = k.vector(I8X16, &[0x0f; 16]);
+        return [both & mask, (both.cast(I16X8) >> 4).cast(I8X16) & mask];
     }
+    [(both << 4).sshr(4), both.sshr(4)]
 }
 
 /// Four scales or low ends.
@@ -256,10 +309,10 @@ fn halves<'k>(w: Val<'k>, at: i32) -> Val<'k> {
 }
 
 /// The scales of a whole row.
-fn scale_rows<'k>(first: u64, w: Val<'k>, sums: &[Var<'k>]) {
+fn scale_rows<'k>(scales: Val<'k>, sums: &[Var<'k>]) {
     for row in sums.chunks(SLICE) {
         for (j, sum) in row.iter().enumerate() {
-            sum.set(sum.get() * halves(w, j as i32 * 8 - first as i32 * 8));
+            sum.set(sum.get() * halves(scales, j as i32 * 8));
         }
     }
 }
