@@ -9,13 +9,15 @@ use ingot_tests::{folder, shared};
 use std::path::Path;
 
 /// The shipped weights are stored as f16, so f32 and f16 hold the same numbers.
-const WAYS: [Way; 6] = [
+const WAYS: [Way; 8] = [
     Way { line: "--quant f32 --kv f32", tokens: 48, logits: 1e-4, score: 1e-4 },
     Way { line: "--quant f16 --kv f32", tokens: 8, logits: 1e-4, score: 1e-4 },
     Way { line: "--quant f16 --kv f16", tokens: 48, logits: 1e-2, score: 1e-3 },
     Way { line: "--quant bf16 --kv f16", tokens: 0, logits: 0.2, score: 2e-2 },
     Way { line: "--quant w8a8 --kv f16", tokens: 0, logits: 0.5, score: 5e-2 },
-    Way { line: "--quant w4a8 --kv f16", tokens: 0, logits: 5.0, score: 0.5 },
+    Way { line: "--quant w8a8 --kv i8", tokens: 0, logits: 0.7, score: 7e-2 },
+    Way { line: "--quant w8a16 --kv f16", tokens: 0, logits: 0.5, score: 5e-2 },
+    Way { line: "--quant w4a8 --kv i4", tokens: 0, logits: 7.0, score: 0.7 },
 ];
 
 #[test]
@@ -69,7 +71,8 @@ fn the_examples_continue_a_text_in_c99_and_cpp17() {
         let texts: Vec<String> = prompts.iter().map(|p| p.text.clone()).collect();
         for machine in [&X64, &A64].into_iter().filter(|m| m.available()) {
             let dir = folder();
-            build(&model, dir.path(), &format!("--name smol --target {}", machine.triple));
+            let line = format!("--name smol --emit lib,header,cpp --target {}", machine.triple);
+            build(&model, dir.path(), &line);
             let inputs = ["examples/c/continue.c", "libsmol.a"];
             let program = machine.compile(Language::C, dir.path(), "continue", &inputs);
             // Emulation is slow: one prompt is enough there.
@@ -85,7 +88,7 @@ fn the_examples_continue_a_text_in_c99_and_cpp17() {
 }
 
 #[test]
-fn the_examples_write_a_story_and_use_threads() {
+fn the_examples_write_a_story_use_threads_and_map_weights() {
     let host = Machine::host();
     let model = shipped(SHIPPED[0]);
     let dir = folder();
@@ -100,6 +103,8 @@ fn the_examples_write_a_story_and_use_threads() {
     build(&model, dir.path(), "--name smol --weights external");
     let inputs = ["examples/c/threads.c", "examples/c/pool.c", "-pthread", "libsmol.a"];
     let program = host.compile(Language::C, dir.path(), "threads", &inputs);
+    let mapped =
+        host.compile(Language::C, dir.path(), "mapped", &["examples/c/mapped.c", "libsmol.a"]);
     let prompt = read(&model.join("reference.json")).remove(0);
     let weights = dir.path().join("smol.weights").display().to_string();
     for workers in [1, 2, 3] {
@@ -107,4 +112,25 @@ fn the_examples_write_a_story_and_use_threads() {
         let printed = host.run(&program, "max", &[vec![weights.clone()], words(&numbers)].concat());
         assert_eq!(printed.split_whitespace().collect::<Vec<_>>(), words(&prompt.greedy));
     }
+    let numbers = [&[prompt.greedy.len() as i32], &prompt.ids[..]].concat();
+    let printed = host.run(&mapped, "", &[vec![weights.clone()], words(&numbers)].concat());
+    assert_eq!(printed.split_whitespace().collect::<Vec<_>>(), words(&prompt.greedy));
+
+    // Weights of another build, and the right ones with a bit turned.
+    let other = folder();
+    build(&model, other.path(), "--name smol --weights external --rotate hadamard");
+    let refused = |weights: &Path, why: &str| {
+        let args = [vec![weights.display().to_string()], words(&numbers)].concat();
+        let output = host.output(&mapped, "", &args);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), format!("mapped: {why}\n"));
+    };
+    refused(
+        &other.path().join("smol.weights"),
+        "the weights are missing, misaligned or of another model",
+    );
+    let mut bytes = std::fs::read(&weights).expect("it was written");
+    bytes[100_000] ^= 1;
+    let damaged = dir.path().join("damaged");
+    std::fs::write(&damaged, bytes).expect("it can be written");
+    refused(&damaged, "the weights are not as they were written");
 }

@@ -120,7 +120,7 @@ fn run_chat_is_the_same_in_process() {
     let mut command = Command::new(ingot);
     command.arg("run").arg(&model).args(["--chat", "--quant", "w8a8"]);
     let mut terminal = Terminal::start(&mut command);
-    assert_eq!(ask(&mut terminal, QUESTION), "The capital of France is Paris.");
+    assert!(ask(&mut terminal, QUESTION).starts_with("The capital of France is Paris"));
     assert!(ask(&mut terminal, "And of Italy?").contains("Rome"));
     terminal.until("> ");
     terminal.type_in("\u{4}");

@@ -1,10 +1,11 @@
 //! The promises of the header, tested from C: memory, stack, refusals, cancelling.
 
-use ingot_tests::folder;
-use ingot_tests::machine::{A64, Language, Machine, words};
+use ingot_tests::machine::{A64, Language, Machine, is_installed, words};
 use ingot_tests::model::{SHIPPED, build, shipped};
+use ingot_tests::{folder, lacking};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A program of `tests/c` with a library, threads included.
 fn program(machine: &Machine, dir: &Path, source: &str) -> PathBuf {
@@ -73,6 +74,35 @@ fn wrong_arguments_are_refused_and_change_nothing() {
         let output = machine.output(&program, "max", &[weights]);
         let wrong = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && wrong.is_empty(), "{:?}\n{wrong}", output.status);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_cpu_that_lacks_what_the_code_was_made_for_is_refused() {
+    const EMULATOR: &str = "qemu-x86_64-static";
+    if !is_installed(EMULATOR) {
+        return lacking(EMULATOR);
+    }
+    // What the library was made for, what qemu emulates, whether that is enough.
+    let table = [
+        ("x86-64", "Nehalem", true),
+        ("x86-64-v2", "Nehalem", true),
+        ("x86-64-v3", "Nehalem", false),
+        ("x86-64-v3", "Haswell", true),
+        ("x86-64-v4", "Haswell", false),
+    ];
+    for (cpu, emulated, enough) in table {
+        let dir = folder();
+        build(&shipped(SHIPPED[1]), dir.path(), &line(Machine::host(), cpu, SMALL));
+        let inputs = ["tests/c/lesser.c", "libsmol.a"];
+        let program = Machine::host().compile(Language::C, dir.path(), "lesser", &inputs);
+        let output = Command::new(EMULATOR).args(["-cpu", emulated]).arg(&program).output();
+        let output = output.expect("the emulator starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let first = said.split(' ').next();
+        let expected = if enough { "0" } else { "-16" };
+        assert_eq!(first, Some(expected), "{cpu} on {emulated}: {said}");
     }
 }
 

@@ -65,7 +65,7 @@ fn logits_agree_with_the_interpreter() {
 }
 
 /// The shipped models, as text prepares them: how `ingot build` is asked, and the distance allowed.
-const WAYS: [(&str, f32); 7] = [
+const WAYS: [(&str, f32); 11] = [
     ("--quant f32 --kv f32", 1e-4),
     ("--quant f16 --kv f32", 1e-4),
     ("--quant bf16 --kv f32", 1e-4),
@@ -74,6 +74,10 @@ const WAYS: [(&str, f32); 7] = [
     // An activation at the border between two integers may be rounded to either.
     ("--quant w8a8 --kv f32", 3e-2),
     ("--quant w4a8 --kv f32", 3e-2),
+    ("--quant w8a16 --kv f32", 1e-4),
+    ("--quant w4a16 --kv f32", 1e-4),
+    ("--quant f32 --kv i8", 3e-2),
+    ("--quant f32 --kv i4", 1e-1),
     ("--quant f32 --kv f32 --simulate a8,kv8", 8e-2),
 ];
 

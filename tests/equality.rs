@@ -63,12 +63,15 @@ fn follow(session: &mut Session) -> Vec<Bits> {
     all
 }
 
-const FORMATS: [&str; 7] = [
+const FORMATS: [&str; 10] = [
     "--quant f16 --kv f16",
     "--quant f32 --kv f32",
     "--quant bf16 --kv f16",
     "--quant w8a8 --kv f16",
     "--quant w4a8 --kv f16",
+    "--quant w4a8 --kv i8",
+    "--quant w8a8 --kv i4",
+    "--quant w4a16 --kv f16",
     "--quant w4a8 --kv f32 --rotate hadamard --rotations r1,r2,r3,r4",
     "--quant w8a8 --simulate a4,kv4",
 ];

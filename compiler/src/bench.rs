@@ -237,7 +237,7 @@ impl Figures {
         }
         let what = format!("first token of {FIRST_PROMPT}");
         rows.push(self.first.row(what, "ms", String::new()));
-        let [weights, cache] = flags.host.model.formats();
+        let [weights, cache] = flags.host.model.formats(&host.model.module);
         let [before, after] = self.machine_gb;
         format!(
             "{}: weights {} ({:.1} MB), KV cache {}, {} threads, depth {}\n{}\
@@ -274,8 +274,8 @@ impl Figures {
         });
         json!({
             "model": host.model.path,
-            "quant": flags.host.model.formats()[0],
-            "kv": flags.host.model.formats()[1],
+            "quant": flags.host.model.formats(&host.model.module)[0],
+            "kv": flags.host.model.formats(&host.model.module)[1],
             "context": host.model.module.meta.context,
             "threads": host.threads,
             "depth": flags.depth,

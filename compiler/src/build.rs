@@ -3,8 +3,11 @@
 //! Everything is written beside its place first and moved there at the end, so a failed build
 //! leaves nothing behind.
 
+mod files;
+mod memory;
 mod report;
 
+pub use memory::Region;
 pub use report::build_and_report;
 
 use crate::Error;
@@ -14,14 +17,15 @@ use crate::progress;
 use crate::recipe;
 use crate::text::Known;
 use clap::{Args, ValueEnum};
+use files::{Files, cannot_write};
 use memmap2::{Mmap, UncheckedAdvice};
 use passes::select::Recipe;
 use runtime::header::{HeaderFacts, check_name, header};
-use runtime::{Library, Options};
+use runtime::{Library, Options, packages};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use targets::{Target, object};
+use targets::{Target, archive, object};
 use tempfile::NamedTempFile;
 
 const EXAMPLES: &str = "\
@@ -48,6 +52,9 @@ pub struct BuildFlags {
     /// Weights in the library, or in a file of their own
     #[arg(long, value_enum, default_value_t = Weights::Embed)]
     pub weights: Weights,
+    /// Memory that the library must fit, such as flash:128M,ro and ram:32M; may be repeated
+    #[arg(long, value_name = "NAME:SIZE[,ro]")]
+    pub mem: Vec<Region>,
     /// Say how large everything is, also where standard error is no terminal
     #[arg(short, long)]
     pub verbose: bool,
@@ -59,11 +66,11 @@ pub struct BuildFlags {
 /// Kinds of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Emit {
-    /// libNAME.a
+    /// libNAME.a, or NAME.lib
     Lib,
     /// NAME.h
     Header,
-    /// NAME.o
+    /// NAME.o, or NAME.obj
     Obj,
     /// NAME.weights
     Weights,
@@ -75,6 +82,16 @@ pub enum Emit {
     Clif,
     /// NAME.s, machine code as text
     Asm,
+    /// NAME.hpp, the interface in C++17
+    Cpp,
+    /// NAME-config.cmake, for find_package(NAME)
+    Cmake,
+    /// NAME.pc, for pkg-config
+    Pkgconfig,
+    /// NAME-sys, a Rust crate
+    Cargo,
+    /// NAME.memory-map, where everything goes and how large it is
+    MemoryMap,
 }
 
 /// Where weights go.
@@ -110,6 +127,7 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
         chunk: flags.model.prefill_chunk.min(model.module.meta.context),
         max_workers,
         embed: flags.weights == Weights::Embed,
+        check_hash: true,
         keep_text: has(Emit::Clif) || has(Emit::Asm),
         profile: false,
         observer: None,
@@ -119,29 +137,32 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
     let mut sink = object::module(&target, &name);
     let emitted = runtime::emit(&mut sink, &target, &model.module, text, &options);
     let library = emitted.map_err(|e| Error::new("IG0503", e.to_string()))?;
+    memory::check(&library, &flags.mem)?;
     fs::create_dir_all(&flags.output).map_err(|e| cannot_write(&flags.output, &e))?;
-    let mut files = Files { dir: &flags.output, done: vec![] };
+    let mut files = Files::new(&flags.output);
 
     let external = flags.weights == Weights::External;
     let in_code = options.embed && (has(Emit::Lib) || has(Emit::Obj));
     let weights_file = (in_code || external || has(Emit::Weights))
         .then(|| write_weights(&files, &model, &library))
         .transpose()?;
+    let (weights_file, hash) = weights_file.unzip();
     let product = sink.finish();
     let object_file = (has(Emit::Lib) || has(Emit::Obj))
-        .then(|| write_object(&files, product, &library, weights_file.as_ref()))
+        .then(|| write_object(&files, product, &library, weights_file.as_ref(), hash))
         .transpose()?;
     if let (Some(file), true) = (&object_file, has(Emit::Lib)) {
-        files.add(&format!("lib{name}.a"), |to| write_library(to, file, &name, &library))?;
+        let to = target.library_file(&name);
+        files.add(&to, |to| write_library(to, file, &name, &library, &target))?;
     }
     if let (Some(file), true) = (object_file, has(Emit::Obj)) {
-        files.keep(&format!("{name}.o"), file);
+        files.keep(&format!("{name}.{}", target.object_extension()), file);
     }
+    let facts = facts(&name, &model, &known, &library, &target, &options);
     if has(Emit::Header) {
-        let text = header(&facts(&name, &model, &known, &library, &target, &options));
-        let text = text.map_err(|e| usage_name(&e))?;
-        files.add(&format!("{name}.h"), |to| to.write_all(text.as_bytes()))?;
+        files.text(&format!("{name}.h"), &header(&facts).map_err(|e| usage_name(&e))?)?;
     }
+    write_packages(&mut files, flags, &facts, &target)?;
     if let (Some(file), true) = (weights_file, external || has(Emit::Weights)) {
         files.keep(&format!("{name}.weights"), file);
     }
@@ -173,64 +194,12 @@ fn default_name(model: &Path) -> String {
     if name.starts_with(|c: char| c.is_ascii_lowercase()) { name } else { format!("model_{name}") }
 }
 
-fn cannot_write(path: &Path, e: &io::Error) -> Error {
-    Error::new("IG0601", "cannot write").file(path).note(e.to_string())
-}
-
-/// Files on their way into a folder.
-struct Files<'d> {
-    dir: &'d Path,
-    done: Vec<(String, NamedTempFile)>,
-}
-
-impl Files<'_> {
-    fn temporary(&self) -> Result<NamedTempFile, Error> {
-        NamedTempFile::new_in(self.dir).map_err(|e| cannot_write(self.dir, &e))
-    }
-
-    fn add(
-        &mut self,
-        name: &str,
-        write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
-    ) -> Result<(), Error> {
-        let file = self.temporary()?;
-        let mut to = BufWriter::with_capacity(1 << 20, file.as_file());
-        let written = write(&mut to).and_then(|()| to.flush());
-        drop(to);
-        written.map_err(|e| cannot_write(&self.dir.join(name), &e))?;
-        self.keep(name, file);
-        Ok(())
-    }
-
-    fn keep(&mut self, name: &str, file: NamedTempFile) {
-        self.done.push((name.to_string(), file));
-    }
-
-    fn finish(self) -> Result<Vec<PathBuf>, Error> {
-        let mut paths = vec![];
-        for (name, file) in self.done {
-            let path = self.dir.join(name);
-            make_readable(file.as_file()).map_err(|e| cannot_write(&path, &e))?;
-            file.persist(&path).map_err(|e| cannot_write(&path, &e.error))?;
-            paths.push(path);
-        }
-        Ok(paths)
-    }
-}
-
-/// Temporary files are for their owner only; a library is for everyone.
-fn make_readable(file: &File) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    }
-    #[cfg(not(unix))]
-    let _ = file;
-    Ok(())
-}
-
-fn write_weights(files: &Files, model: &Model, library: &Library) -> Result<NamedTempFile, Error> {
+/// Packed weights, and their hash, which is in them too.
+fn write_weights(
+    files: &Files,
+    model: &Model,
+    library: &Library,
+) -> Result<(NamedTempFile, u64), Error> {
     let file = files.temporary()?;
     let bar = progress::bytes("packing weights", library.weights.bytes);
     let mut to = BufWriter::with_capacity(1 << 20, file.as_file());
@@ -240,7 +209,16 @@ fn write_weights(files: &Files, model: &Model, library: &Library) -> Result<Name
     written.map_err(|e| pack_error(e, &model.path))?;
     to.flush().map_err(|e| cannot_write(file.path(), &e))?;
     drop(to);
-    Ok(file)
+    let hash = add_hash(file.as_file()).map_err(|e| cannot_write(file.path(), &e))?;
+    Ok((file, hash))
+}
+
+fn add_hash(mut file: &File) -> io::Result<u64> {
+    // SAFETY: the file is ours alone and is not written while it is mapped.
+    let hash = targets::pack::hash(&unsafe { Mmap::map(file) }?);
+    file.seek(SeekFrom::Start(targets::pack::HASH_AT))?;
+    file.write_all(&hash.to_le_bytes())?;
+    Ok(hash)
 }
 
 /// What packing reports, placed at the model.
@@ -258,6 +236,7 @@ fn write_object(
     product: object::ObjectProduct,
     library: &Library,
     weights: Option<&NamedTempFile>,
+    hash: Option<u64>,
 ) -> Result<NamedTempFile, Error> {
     let file = files.temporary()?;
     let map = match (library.embedded, weights) {
@@ -273,7 +252,7 @@ fn write_object(
         map: map.as_ref().map(|(_, map)| map),
     };
     let weights = map.as_ref().map(|(id, map)| (*id, &map[..]));
-    object::write(product, weights, &mut sink)
+    object::write(product, weights, library.hash.zip(hash), &mut sink)
         .and_then(|()| sink.flush())
         .map_err(|e| cannot_write(file.path(), &e))?;
     drop(sink);
@@ -317,12 +296,14 @@ fn write_library(
     object_file: &NamedTempFile,
     name: &str,
     library: &Library,
+    target: &Target,
 ) -> io::Result<()> {
-    let symbols: Vec<String> =
-        library.exports.iter().map(|(export, _)| format!("{name}_{export}")).collect();
+    let prefix = target.symbol_prefix();
+    let symbol = |export: &str| format!("{prefix}{name}_{export}");
+    let symbols: Vec<String> = library.exports.iter().map(|(export, _)| symbol(export)).collect();
     // The name of an archive's member has 15 bytes at most; ours are ASCII.
-    let member = format!("{}.o", &name[..name.len().min(13)]);
-    object::write_archive(to, &member, &symbols, |to| {
+    let member = format!("{}.{}", &name[..name.len().min(11)], target.object_extension());
+    archive::write(to, target.archive(), &member, &symbols, |to| {
         io::copy(&mut object_file.reopen()?, to).map(|_| ())
     })
 }
@@ -371,6 +352,33 @@ pub fn stops(eos: &[u32], end_of_turn: Option<u32>) -> Vec<u32> {
     eos.iter().copied().chain(own).collect()
 }
 
+fn write_packages(
+    files: &mut Files,
+    flags: &BuildFlags,
+    facts: &HeaderFacts,
+    target: &Target,
+) -> Result<(), Error> {
+    let name = &facts.name;
+    for kind in &flags.emit {
+        match kind {
+            Emit::Cpp => {
+                let text = packages::cpp(facts).map_err(|e| usage_name(&e))?;
+                files.text(&format!("{name}.hpp"), &text)?;
+            }
+            Emit::Cmake => {
+                let text = packages::cmake(facts, &target.library_file(name));
+                files.text(&format!("{name}-config.cmake"), &text)?;
+            }
+            Emit::Pkgconfig => files.text(&format!("{name}.pc"), &packages::pkgconfig(facts))?,
+            Emit::Cargo => {
+                packages::cargo(facts).iter().try_for_each(|(path, text)| files.text(path, text))?
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn write_texts(
     files: &mut Files,
     flags: &BuildFlags,
@@ -382,11 +390,11 @@ fn write_texts(
         match kind {
             Emit::Ir => {
                 let text = model.module.to_string();
-                files.add(&format!("{name}.ingot"), |to| to.write_all(text.as_bytes()))?;
+                files.text(&format!("{name}.ingot"), &text)?;
             }
             Emit::Recipe => {
                 let text = recipe::write(&Recipe::resolved(&model.module));
-                files.add(&format!("{name}.recipe.toml"), |to| to.write_all(text.as_bytes()))?;
+                files.text(&format!("{name}.recipe.toml"), &text)?;
             }
             Emit::Clif => files.add(&format!("{name}.clif"), |to| {
                 let clif = library.listings.iter().filter(|l| !l.clif.is_empty());
@@ -395,7 +403,11 @@ fn write_texts(
             Emit::Asm => files.add(&format!("{name}.s"), |to| {
                 library.listings.iter().try_for_each(|l| writeln!(to, "{}:\n{}", l.name, l.asm))
             })?,
-            Emit::Lib | Emit::Header | Emit::Obj | Emit::Weights => {}
+            Emit::MemoryMap => {
+                let text = memory::map(&model.module, library, &flags.mem);
+                files.text(&format!("{name}.memory-map"), &text)?;
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -233,8 +233,8 @@ impl Report<'_> {
         output::json(&json!({
             "model": self.host.model.path,
             "text": self.flags.text,
-            "quant": self.flags.host.model.formats()[0],
-            "kv": self.flags.host.model.formats()[1],
+            "quant": self.flags.host.model.formats(&self.host.model.module)[0],
+            "kv": self.flags.host.model.formats(&self.host.model.module)[1],
             "scheme": scheme.as_ref().map(|s| s.get_name()),
             "windows": self.windows,
             "tokens": self.score.count,

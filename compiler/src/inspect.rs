@@ -42,6 +42,9 @@ pub fn inspect(flags: &InspectFlags) -> Result<(), Error> {
     }
 }
 
+/// What objects begin with: ELF, Mach-O of 64 bits, COFF of x86-64.
+const OBJECTS: [&[u8]; 3] = [b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\x64\x86"];
+
 fn found(path: &Path) -> Result<Found, Error> {
     if path.is_dir() {
         return checkpoint::inspect(path);
@@ -53,7 +56,7 @@ fn found(path: &Path) -> Result<Found, Error> {
     match file.bytes() {
         b if b.starts_with(b"GGUF") => checkpoint::inspect(path),
         b if b.starts_with(b"!<arch>\n") => library::archive(path, b),
-        b if b.starts_with(b"\x7fELF") => library::object(path, b),
+        b if OBJECTS.iter().any(|magic| b.starts_with(magic)) => library::object(path, b),
         b if b.starts_with(&targets::pack::MAGIC) => weights::inspect(path, b),
         _ => Err(Error::new("IG0109", "unknown kind of file").file(path).help(
             "known are checkpoints (a directory or .gguf), .ingot, .a, .o and packed weights",

@@ -33,6 +33,7 @@ pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
     set_context(&mut module, flags)?;
     check_chunk(flags)?;
     let mut context = flags.context()?;
+    context.cache = flags.cache_beside(&context, &module);
     let transforms = learned(flags, &module, &blobs, &tokenizer)?;
     transforms.apply(&mut context, Some(&mut blobs))?;
     let lab = Laboratory::new(flags, &module, &blobs, &tokenizer)?;

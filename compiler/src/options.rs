@@ -6,7 +6,7 @@ use crate::recipe::{self, BudgetFlag};
 use crate::simulate::SimulateFlags;
 use crate::transforms::TransformFlags;
 use clap::{Args, ValueEnum};
-use ir::{DType, IntFormat};
+use ir::{Cache, DType, IntFormat, Module, Type};
 use std::path::PathBuf;
 use targets::Target;
 
@@ -99,6 +99,10 @@ pub enum Quant {
     W8a8,
     /// 4-bit weights in groups of 32, their scales in 4 bits; 8-bit activations in groups of 64
     W4a8,
+    /// Weights as in w8a8, activations in f32
+    W8a16,
+    /// Weights as in w4a8, activations in f32
+    W4a16,
 }
 
 /// Formats of the KV cache.
@@ -135,8 +139,8 @@ impl Quant {
             Quant::F32 => DType::F32,
             Quant::F16 => DType::F16,
             Quant::Bf16 => DType::BF16,
-            Quant::W8a8 => DType::Int(IntFormat::symmetric(8, 0)),
-            Quant::W4a8 => {
+            Quant::W8a8 | Quant::W8a16 => DType::Int(IntFormat::symmetric(8, 0)),
+            Quant::W4a8 | Quant::W4a16 => {
                 DType::Int(IntFormat { nested: true, zero: true, ..IntFormat::symmetric(4, 32) })
             }
         }
@@ -145,9 +149,8 @@ impl Quant {
     /// Group in which activations are quantised.
     pub fn activation_group(self) -> Option<u32> {
         match self {
-            Quant::F32 | Quant::F16 | Quant::Bf16 => None,
-            Quant::W8a8 => Some(64),
-            Quant::W4a8 => Some(64),
+            Quant::F32 | Quant::F16 | Quant::Bf16 | Quant::W8a16 | Quant::W4a16 => None,
+            Quant::W8a8 | Quant::W4a8 => Some(64),
         }
     }
 }
@@ -193,12 +196,22 @@ impl ModelFlags {
         Ok(context)
     }
 
-    /// Formats of weights and cache: a checkpoint's are f16 unless the user says otherwise.
+    /// Formats of weights and cache: a checkpoint's weights are f16 unless the user says otherwise, and
+    /// its cache is what `cache_beside` says.
     fn asked(&self) -> (Option<Quant>, Option<Kv>) {
         match self.is_text() {
             true => (self.quant, self.kv),
-            false => (self.quant.or(Some(Quant::F16)), self.kv.or(Some(Kv::F16))),
+            false => (self.quant.or(Some(Quant::F16)), self.kv),
         }
+    }
+
+    /// The cache of a checkpoint that nobody chose one for: int8 beside quantised rows, if heads allow
+    /// it, else f16.
+    pub fn cache_beside(&self, context: &passes::Context, module: &Module) -> Option<DType> {
+        let heads = |c: &Cache| matches!(c.ty, Type::Kv { head, .. } if head.is_multiple_of(16));
+        let small = context.activation_group.is_some() && module.caches.iter().all(heads);
+        let kv = if small { Kv::I8 } else { Kv::F16 };
+        context.cache.or_else(|| (!self.is_text()).then_some(kv.dtype()))
     }
 
     /// The same model in other formats, without anything else that changes its numbers.
@@ -221,14 +234,18 @@ impl ModelFlags {
         self.model.extension().is_some_and(|e| e == "ingot")
     }
 
-    /// Formats of weights and cache, in words.
-    pub fn formats(&self) -> [String; 2] {
+    /// Formats of a model's weights and cache, in words.
+    pub fn formats(&self, module: &Module) -> [String; 2] {
         let name = |dtype: Option<DType>| dtype.map_or("as written".into(), |d| d.to_string());
         let weights = match (&self.recipe, self.budget) {
             (None, None) => name(self.asked().0.map(Quant::dtype)),
             _ => "mixed".into(),
         };
-        [weights, name(self.asked().1.map(Kv::dtype))]
+        let cache = module.caches.first().and_then(|c| match c.ty {
+            Type::Kv { dtype, .. } => Some(dtype),
+            Type::Tensor { .. } => None,
+        });
+        [weights, cache.map_or("none".into(), |dtype| dtype.to_string())]
     }
 
     /// The `-C` options, read.

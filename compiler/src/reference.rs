@@ -68,20 +68,24 @@ fn wrap(text: &str, indent: usize) -> String {
     wrapped
 }
 
-const ARCHITECTURES: [(&str, Arch, &str); 2] =
-    [("x86-64", Arch::X64, "x86_64-unknown-none"), ("AArch64", Arch::A64, "aarch64-unknown-none")];
+/// Instruction sets, each with a triple of it.
+const ARCHITECTURES: [(Arch, &str); 3] = [
+    (Arch::X64, "x86_64-unknown-none"),
+    (Arch::A64, "aarch64-unknown-none"),
+    (Arch::R64, "riscv64gc-unknown-none-elf"),
+];
 
 /// Runs `ingot targets`.
 pub fn targets(flags: &TableFlags) -> Result<(), Error> {
     let host = targets::target::host_triple();
     let native = Target::native().ok();
     if flags.json {
-        let described = ARCHITECTURES.iter().map(|&(name, arch, triple)| {
+        let described = ARCHITECTURES.iter().map(|&(arch, triple)| {
             let cpus: Map<String, Value> = cpu_features(arch, triple)
                 .into_iter()
                 .map(|(cpu, features)| (cpu.into(), json!(features)))
                 .collect();
-            (name.to_string(), Value::from(cpus))
+            (arch.name().to_string(), Value::from(cpus))
         });
         return output::json(&json!({
             "triples": TRIPLES.iter().map(|(name, _)| name).collect::<Vec<_>>(),
@@ -94,7 +98,8 @@ pub fn targets(flags: &TableFlags) -> Result<(), Error> {
     TRIPLES.iter().for_each(|(name, _)| text += &format!("  {name}\n"));
     text += &format!("\nThis machine is {host}; here -C target-cpu=native means\n  ");
     text += &native.map_or("nothing: it is no target".into(), |t| wrap(&joined(&t.features), 2));
-    for (name, arch, triple) in ARCHITECTURES {
+    for (arch, triple) in ARCHITECTURES {
+        let name = arch.name();
         text += &format!("\n\nCPUs of {name} and their features, the baseline first:");
         for (cpu, features) in cpu_features(arch, triple) {
             text += &format!("\n  {}", wrap(&format!("{cpu}: {}", joined(&features)), 6));

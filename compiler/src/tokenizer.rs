@@ -9,6 +9,7 @@ mod definition;
 mod encoder;
 mod gguf;
 mod hf;
+mod normal;
 mod pieces;
 mod sentencepiece;
 mod split;

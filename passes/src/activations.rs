@@ -2,8 +2,8 @@
 //!
 //! # What
 //! Before every `linear` whose matrix holds integers, a `quant_rows` of its input in the groups of the
-//! matrix, or in those of the context where it has one group a row; once for all that read the same
-//! value in the same groups. Without a group in the context (weight-only formats) nothing is inserted.
+//! matrix, or where its scales are those of a row in the largest ones that divide the row and are not
+//! larger than the context says; once for all that read the same value in the same groups. Without a group in the context (weight-only formats) nothing is inserted.
 //!
 //! # Why it is exact (or how far off)
 //! It is not: each group of a row is rounded to 8 bits, a relative error of at most 2⁻⁸ of the
@@ -34,9 +34,12 @@ fn quantise(module: &Module, graph: &mut Graph, group: u32) -> Result<(), PassEr
     let mut insts = vec![];
     let all = std::mem::take(&mut graph.insts);
     for mut inst in all.clone() {
-        if let Some((x, own)) = meets_integers(module, graph, &inst) {
-            let group =
-                if own == 0 { beside(module, graph, &all, x).unwrap_or(group) } else { own };
+        if let Some((x, format)) = meets_integers(module, graph, &inst) {
+            let own = own_group(format);
+            let width = graph.value(x).ty.row_width().unwrap_or(0);
+            let multiple = if format.nested { format.group } else { 16 };
+            let free = || largest_group(width, group, multiple);
+            let group = own.or_else(|| beside(module, graph, &all, x)).unwrap_or_else(free);
             let rows = match made.get(&(x, group)) {
                 Some(known) => *known,
                 None => {
@@ -56,12 +59,16 @@ fn quantise(module: &Module, graph: &mut Graph, group: u32) -> Result<(), PassEr
     Ok(())
 }
 
-/// The rows of a `linear` whose matrix holds integers, and the group of these, 0 for a whole row.
-fn meets_integers(module: &Module, graph: &Graph, inst: &Inst) -> Option<(ValueId, u32)> {
+/// The group that a matrix wants of the rows it multiplies; none where its scales are those of a row.
+fn own_group(format: IntFormat) -> Option<u32> {
+    (format.group != 0 && !format.nested).then_some(format.group)
+}
+
+/// The rows of a `linear` whose matrix holds integers, and their format.
+fn meets_integers(module: &Module, graph: &Graph, inst: &Inst) -> Option<(ValueId, IntFormat)> {
     let (Op::Linear, [Arg::Value(x), matrix, ..]) = (&inst.op, &inst.args[..]) else { return None };
     match graph.arg_type(module, *matrix).as_weight() {
-        // Nested scales are those of a row.
-        Some((DType::Int(format), _)) => Some((*x, if format.nested { 0 } else { format.group })),
+        Some((DType::Int(format), _)) => Some((*x, format)),
         _ => None,
     }
 }
@@ -69,7 +76,14 @@ fn meets_integers(module: &Module, graph: &Graph, inst: &Inst) -> Option<(ValueI
 /// The smallest group of another matrix that reads the same rows: then they are quantised once.
 fn beside(module: &Module, graph: &Graph, insts: &[Inst], x: ValueId) -> Option<u32> {
     let readers = insts.iter().filter_map(|inst| meets_integers(module, graph, inst));
-    readers.filter(|&(value, group)| value == x && group != 0).map(|(_, group)| group).min()
+    readers.filter(|&(value, _)| value == x).filter_map(|(_, format)| own_group(format)).min()
+}
+
+/// The largest group of at most `most` elements that divides a row of `width`: a multiple of 16, or of
+/// what a nested format wants. `most` itself if there is none.
+fn largest_group(width: u64, most: u32, multiple: u32) -> u32 {
+    let groups = (multiple..=most).rev().filter(|g| g.is_multiple_of(multiple));
+    groups.into_iter().find(|g| width.is_multiple_of(u64::from(*g))).unwrap_or(most)
 }
 
 /// The value that `quant_rows` of `x` defines.

@@ -26,7 +26,7 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
     if !dtype.holds_cache() {
         return refuse(format!("a KV cache of {dtype}: f32, f16, i8row and i4row are supported"));
     }
-    let heads = module.caches.iter().filter_map(|cache| head(&cache.ty));
+    let mut heads = module.caches.iter().filter_map(|cache| head(&cache.ty));
     if let DType::Int(_) = dtype
         && let Some(head) = heads.clone().find(|head| !head.is_multiple_of(16))
     {
@@ -34,7 +34,7 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
             "a KV cache of {dtype} wants heads of a multiple of 16, found {head}"
         ));
     }
-    let queries = heads.last();
+    let queries = heads.next_back();
     module.caches.iter_mut().for_each(|c| retype(&mut c.ty, dtype));
     for graph in &mut module.graphs {
         graph.caches.iter_mut().for_each(|c| retype(&mut c.ty, dtype));

@@ -1,4 +1,4 @@
-//! `init`, `prefill`, `decode`, `score`, `logits`: from the caller's arguments to runs of the model.
+//! `init`, `prefill`, `decode`, `score`, `logits`, `verify`: from the caller's arguments to runs of the model.
 
 use crate::abi::env;
 use crate::errors::*;
@@ -6,9 +6,8 @@ use crate::state::{self, StateLayout};
 use cranelift_codegen::ir::types::*;
 use cranelift_module::DataId;
 use targets::asm::x64_cpu;
-use targets::builder::signature;
 use targets::compile::Compiled;
-use targets::pack::{ALIGN, MAGIC, WeightLayout};
+use targets::pack::{ALIGN, HASH_AT, MAGIC, WeightLayout};
 use targets::records::{frame, worker};
 use targets::sync::record;
 use targets::{Arch, Emitter, Func, Kernel, Tuning, Val};
@@ -23,6 +22,8 @@ pub struct Parts<'a> {
     pub weights: &'a WeightLayout,
     /// The embedded weights, if there are any.
     pub embedded: Option<DataId>,
+    /// The hash of the weights that the library was built with: eight bytes, if it is known.
+    pub hash: Option<DataId>,
     /// Rows of one run of the model.
     pub chunk: u64,
     /// Workers at most.
@@ -34,7 +35,7 @@ pub struct Parts<'a> {
 /// Emits `checkpoint(record) -> i32`: asks the caller's `poll` between layers; 1 once it has
 /// cancelled. Every worker gets the same answer.
 pub fn emit_checkpoint(e: &mut Emitter, checkpoint: &Func, barrier: &Func, chunk: u64, calls: u64) {
-    let call_conv = e.target.c_call_conv();
+    let poll_signature = e.target.c_signature(&[I64, I32, I32], &[I32]);
     e.define(checkpoint, Tuning::Optimised, |k, args| {
         let record = args[0];
         let at = record.load(I64, worker::FRAME);
@@ -47,7 +48,6 @@ pub fn emit_checkpoint(e: &mut Emitter, checkpoint: &Func, barrier: &Func, chunk
             let count = at.load(I64, frame::COUNT);
             let total = (count + (chunk as i64 - 1)) / chunk as i64 * calls as i64;
             let user = environment.load(I64, env::USER);
-            let poll_signature = signature(&[I64, I32, I32], &[I32], call_conv);
             let answer = k.call_pointer(poll_signature, poll, &[user, done, total.truncate(I32)]);
             k.if_(answer[0].is_not(0), || at.store(frame::CANCEL, k.i32(1)));
         });
@@ -57,7 +57,7 @@ pub fn emit_checkpoint(e: &mut Emitter, checkpoint: &Func, barrier: &Func, chunk
 }
 
 /// Emits all entry points; the exported functions are returned in the order of the header.
-pub fn emit(e: &mut Emitter, parts: &Parts) -> Vec<Func> {
+pub fn emit(e: &mut Emitter, parts: &Parts, checksum: &Func) -> Vec<Func> {
     let check_env = emit_check_env(e, parts);
     let task = emit_task(e, parts);
     let run = emit_run(e, parts, &check_env, &task);
@@ -67,6 +67,7 @@ pub fn emit(e: &mut Emitter, parts: &Parts) -> Vec<Func> {
         emit_decode(e, &run),
         emit_logits(e, parts),
         emit_score(e, &run),
+        emit_verify(e, parts, &check_env, checksum),
     ]
 }
 
@@ -96,6 +97,11 @@ fn emit_check_env(e: &mut Emitter, parts: &Parts) -> Func {
         let magic = weights.load(I64, 0).is_not(i64::from_le_bytes(MAGIC));
         let identity = weights.load(I64, 8).is_not(parts.weights.identity as i64);
         fail_if(k, magic | identity, E_WEIGHTS, I32);
+        if let Some(id) = parts.hash {
+            // Other numbers in the same shapes.
+            let expected = k.data(id).load_constant(I64, 0);
+            fail_if(k, weights.load(I64, HASH_AT as i32).ne(expected), E_WEIGHTS, I32);
+        }
         k.ret(&[k.i32(OK)]);
     });
     f
@@ -183,11 +189,25 @@ fn emit_logits(e: &mut Emitter, parts: &Parts) -> Func {
     f
 }
 
+/// `int32_t verify(const env *)`: reads all weights.
+fn emit_verify(e: &mut Emitter, parts: &Parts, check_env: &Func, checksum: &Func) -> Func {
+    let f = e.declare_export("verify", &[I64], &[I32]);
+    e.define(&f, Tuning::Optimised, |k, args| {
+        let status = k.call(check_env, &[args[0]])[0];
+        k.return_if(status.is_not(0), &[status]);
+        let weights = weights_at(k, parts, args[0]);
+        let found = k.call(checksum, &[weights, k.i64(parts.weights.bytes as i64)])[0];
+        fail_if(k, weights.load(I64, HASH_AT as i32).ne(found), E_DAMAGED, I32);
+        k.ret(&[k.i32(OK)]);
+    });
+    f
+}
+
 /// `run(env, state, tokens, count, logprobs) -> status`: checks everything, then runs the model
 /// over all tokens. Nothing of the state changes unless the run ends well.
 fn emit_run(e: &mut Emitter, parts: &Parts, check_env: &Func, task: &Func) -> Func {
     let f = e.declare("run", &[I64; 5], &[I32]);
-    let call_conv = e.target.c_call_conv();
+    let parallel_signature = e.target.c_signature(&[I64, I32, I64, I64], &[]);
     e.define(&f, Tuning::Optimised, |k, args| {
         let [environment, at, tokens, count, logprobs] = args else {
             unreachable!("five parameters are declared")
@@ -229,7 +249,6 @@ fn emit_run(e: &mut Emitter, parts: &Parts, check_env: &Func, task: &Func) -> Fu
             || {
                 let user = environment.load(I64, env::USER);
                 let parallel = environment.load(I64, env::PARALLEL);
-                let parallel_signature = signature(&[I64, I32, I64, I64], &[], call_conv);
                 let arguments = [user, workers, k.address(task), scratch];
                 k.call_pointer(parallel_signature, parallel, &arguments);
             },

@@ -35,8 +35,8 @@ pub const E_BLOB: i32 = -12;
 pub const E_TOKENIZER: i32 = -13;
 /// The chat template has no such turn.
 pub const E_TEMPLATE: i32 = -14;
-/// The text would have to be brought to NFC.
-pub const E_TEXT: i32 = -15;
+/// Packed weights that are damaged.
+pub const E_DAMAGED: i32 = -15;
 /// The CPU lacks what the code was made for.
 pub const E_CPU: i32 = -16;
 
@@ -72,7 +72,7 @@ pub const STATUSES: &[Status] = &[
     status("E_BLOB", E_BLOB, "the saved conversation is damaged or cut short"),
     status("E_TOKENIZER", E_TOKENIZER, "built without a tokenizer"),
     status("E_TEMPLATE", E_TEMPLATE, "the chat template has no such turn, or there is none"),
-    status("E_TEXT", E_TEXT, "the text may not be in Unicode's NFC, which this tokenizer takes"),
+    status("E_DAMAGED", E_DAMAGED, "the weights are not as they were written"),
     status("E_CPU", E_CPU, "the CPU or the system lacks what the code was made for"),
 ];
 

@@ -101,10 +101,10 @@ pub fn header(facts: &HeaderFacts) -> Result<String, NameError> {
     };
     let api = API.replace("@WEIGHTS@", weights);
     let api = api.replace("SMOL", &upper).replace("smol", &facts.name);
-    let mut text = banner(facts);
+    let mut text = banner(facts, "h");
     _ = write!(text, "#ifndef {upper}_H\n#define {upper}_H\n\n");
     text.push_str("#include <stddef.h>\n#include <stdint.h>\n\n");
-    text.push_str(&macros(facts, &upper));
+    text.push_str(&defines(facts, &upper));
     text.push_str("#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n");
     text.push_str(&statuses(&facts.name, &upper));
     text.push_str(&api);
@@ -112,7 +112,8 @@ pub fn header(facts: &HeaderFacts) -> Result<String, NameError> {
     Ok(text)
 }
 
-fn banner(facts: &HeaderFacts) -> String {
+/// The comment that a file starts with.
+pub(crate) fn banner(facts: &HeaderFacts, extension: &str) -> String {
     let mut cpu = facts.cpu.clone();
     for feature in &facts.features {
         _ = write!(cpu, " +{feature}");
@@ -123,7 +124,7 @@ fn banner(facts: &HeaderFacts) -> String {
         ("identity", format!("{:016x}", facts.identity)),
     ];
     let mut text = format!(
-        "/* {}.h: written by ingot {}; do not edit.\n",
+        "/* {}.{extension}: written by ingot {}; do not edit.\n",
         facts.name,
         comment(&facts.version)
     );
@@ -137,18 +138,18 @@ fn banner(facts: &HeaderFacts) -> String {
 }
 
 /// `text` as one line that cannot end a comment, nor look as if it began one.
-fn comment(text: &str) -> String {
+pub(crate) fn comment(text: &str) -> String {
     let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     let text: String = text.chars().map(plain).collect();
     text.replace("*/", "* /").replace("/*", "/ *")
 }
 
-/// Numbers of the library as macros.
-fn macros(facts: &HeaderFacts, upper: &str) -> String {
+/// Numbers of the library: name without prefix, value as C has it, what it is.
+pub(crate) fn macros(facts: &HeaderFacts) -> [(&'static str, String, &'static str); 17] {
     let bos = facts.bos.map_or(-1, i64::from);
     let eos = facts.eos.first().copied().map_or(-1, i64::from);
     let flag = |flag: bool| u32::from(flag).to_string();
-    let rows: [(&str, String, &str); 17] = [
+    [
         ("ABI_VERSION", ABI_VERSION.to_string(), "of this interface"),
         ("VOCAB", facts.vocab.to_string(), "tokens are 0 .. VOCAB - 1"),
         ("CONTEXT", facts.context.to_string(), "tokens a conversation may hold"),
@@ -170,9 +171,12 @@ fn macros(facts: &HeaderFacts, upper: &str) -> String {
         ("PREFILL_CHUNK", facts.prefill_chunk.to_string(), "tokens that prefill takes at a time"),
         ("HAS_ENCODE", flag(facts.has_encode), "0: encode returns E_TOKENIZER"),
         ("HAS_CHAT", flag(facts.has_chat), "0: chat returns E_TOKENIZER or E_TEMPLATE"),
-    ];
+    ]
+}
+
+fn defines(facts: &HeaderFacts, upper: &str) -> String {
     let mut text = String::new();
-    for (name, value, what) in rows {
+    for (name, value, what) in macros(facts) {
         let define = format!("#define {upper}_{name} {value}");
         _ = writeln!(text, "{define:<40} /* {what} */");
     }

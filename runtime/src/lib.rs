@@ -9,6 +9,7 @@ pub mod entry;
 pub mod errors;
 pub mod header;
 pub mod library;
+pub mod packages;
 pub mod pieces;
 pub mod sample;
 pub mod save;

@@ -24,6 +24,9 @@ pub struct Options {
     pub max_workers: u64,
     /// Whether the weights are in the library.
     pub embed: bool,
+    /// Whether weights with another hash than those of the build are refused. The hash is placed by
+    /// whoever finishes the module.
+    pub check_hash: bool,
     /// Whether CLIF and listings are kept.
     pub keep_text: bool,
     /// Whether the code measures its steps.
@@ -39,6 +42,7 @@ impl Default for Options {
             chunk: 64,
             max_workers: 8,
             embed: false,
+            check_hash: false,
             keep_text: false,
             profile: false,
             observer: None,
@@ -54,6 +58,8 @@ pub struct Library {
     pub state: StateLayout,
     /// The data that the weights become, if they are embedded.
     pub embedded: Option<DataId>,
+    /// The data that their hash becomes, if it is checked.
+    pub hash: Option<DataId>,
     /// Exported functions: name without prefix, id.
     pub exports: Vec<(&'static str, FuncId)>,
     /// All functions.
@@ -66,6 +72,8 @@ pub struct Library {
     pub calls: u32,
     /// Bytes of the tables of tokenizer and chat template.
     pub table_bytes: u64,
+    /// Bytes of all constants, those tables included.
+    pub constant_bytes: u64,
     /// The table of measured steps in scratch, if there is one.
     pub profile: Option<Profile>,
 }
@@ -86,8 +94,8 @@ pub enum LibraryError {
 
 /// Names of the exported functions, in the order of the header.
 const EXPORTS: &[&str] = &[
-    "init", "prefill", "decode", "logits", "score", "sample", "position", "truncate", "save",
-    "load", "encode", "piece", "chat", "error",
+    "init", "prefill", "decode", "logits", "score", "verify", "sample", "position", "truncate",
+    "save", "load", "encode", "piece", "chat", "error",
 ];
 
 /// Emits the library of a verified module into `sink`, with what is known of text.
@@ -103,6 +111,8 @@ pub fn emit(
     let mut e = Emitter::new(target, sink, &options.name, options.keep_text);
     let e = &mut e;
     let embedded = options.embed.then(|| e.constant("weights", vec![0], 64));
+    let hash = options.check_hash.then(|| e.constant("weights.hash", vec![0; 8], 8));
+    let checksum = save::emit_checksum(e);
     let checkpoint = e.declare("checkpoint", &[I64], &[I32]);
     let slots: Vec<(u64, u64)> =
         state.caches.iter().map(|c| (c.key_offset, c.value_offset)).collect();
@@ -126,13 +136,14 @@ pub fn emit(
         state: &state,
         weights: &weights,
         embedded,
+        hash,
         chunk: options.chunk,
         max_workers: options.max_workers,
         scratch_bytes,
     };
-    let mut functions = entry::emit(e, &parts);
+    let mut functions = entry::emit(e, &parts, &checksum);
     functions.push(sample::emit(e, &state));
-    functions.extend(save::emit(e, &state));
+    functions.extend(save::emit(e, &state, &checksum));
     let others = e.constant_bytes();
     functions.extend(text::emit(e, text)?);
     let table_bytes = e.constant_bytes() - others;
@@ -140,11 +151,13 @@ pub fn emit(
     let ids: Vec<FuncId> = functions.iter().map(|f| f.id).collect();
     Ok(Library {
         embedded,
+        hash,
         exports: EXPORTS.iter().copied().zip(ids.iter().copied()).collect(),
         stack_bytes: e.stack_bytes(&ids).into(),
         calls: model.calls,
         listings: e.listings().cloned().collect(),
         table_bytes,
+        constant_bytes: e.constant_bytes(),
         scratch_bytes,
         weights,
         state,

@@ -41,14 +41,13 @@ mod blob {
 }
 
 /// Emits the four functions; returns them in the order of this file's first line.
-pub fn emit(emitter: &mut Emitter<'_>, layout: &StateLayout) -> [Func; 4] {
+pub fn emit(emitter: &mut Emitter<'_>, layout: &StateLayout, checksum: &Func) -> [Func; 4] {
     let copy = emit_copy(emitter);
-    let checksum = emit_checksum(emitter);
     [
         emit_position(emitter, layout),
         emit_truncate(emitter, layout),
-        emit_save(emitter, layout, &copy, &checksum),
-        emit_load(emitter, layout, &copy, &checksum),
+        emit_save(emitter, layout, &copy, checksum),
+        emit_load(emitter, layout, &copy, checksum),
     ]
 }
 
@@ -294,9 +293,9 @@ fn emit_copy(emitter: &mut Emitter<'_>) -> Func {
     f
 }
 
-/// `checksum(blob, bytes)`: two interleaved FNV-1a hashes over words of 8 bytes, so that one
-/// multiplication need not wait for the other; then the two as one.
-fn emit_checksum(emitter: &mut Emitter<'_>) -> Func {
+/// `checksum(blob, bytes)`: [`targets::pack::Hash`] over everything but the 16 bytes at 48, where
+/// saved conversations and packed weights have it.
+pub fn emit_checksum(emitter: &mut Emitter<'_>) -> Func {
     const PRIME: i64 = 0x0000_0100_0000_01b3;
     let f = emitter.declare("save.checksum", &[I64, I64], &[I64]);
     emitter.define(&f, Tuning::Optimised, |k, args| {

@@ -7,7 +7,7 @@ use crate::builder::{Func, Kernel, Val, build, signature};
 use crate::target::Target;
 use cranelift_codegen::Context;
 use cranelift_codegen::FinalizedMachReloc;
-use cranelift_codegen::ir::{Type, UserFuncName};
+use cranelift_codegen::ir::{Signature, Type, UserFuncName};
 use cranelift_codegen::isa::CallConv;
 use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleReloc};
 use std::collections::BTreeMap;
@@ -63,30 +63,20 @@ impl<'m> Emitter<'m> {
 
     /// Declares an internal function.
     pub fn declare(&mut self, name: &str, params: &[Type], results: &[Type]) -> Func {
-        self.declare_as(name, params, results, CallConv::SystemV, Linkage::Local)
+        self.declare_as(name, signature(params, results, CallConv::SystemV), Linkage::Local)
     }
 
     /// Declares a function of the C interface.
     pub fn declare_export(&mut self, name: &str, params: &[Type], results: &[Type]) -> Func {
-        let call_conv = self.target.c_call_conv();
-        self.declare_as(name, params, results, call_conv, Linkage::Export)
+        self.declare_as(name, self.target.c_signature(params, results), Linkage::Export)
     }
 
     /// Declares an internal function that a caller's code calls back.
     pub fn declare_callback(&mut self, name: &str, params: &[Type], results: &[Type]) -> Func {
-        let call_conv = self.target.c_call_conv();
-        self.declare_as(name, params, results, call_conv, Linkage::Local)
+        self.declare_as(name, self.target.c_signature(params, results), Linkage::Local)
     }
 
-    fn declare_as(
-        &mut self,
-        name: &str,
-        params: &[Type],
-        results: &[Type],
-        call_conv: CallConv,
-        linkage: Linkage,
-    ) -> Func {
-        let signature = signature(params, results, call_conv);
+    fn declare_as(&mut self, name: &str, signature: Signature, linkage: Linkage) -> Func {
         let symbol = format!("{}_{name}", self.prefix);
         let id = self
             .module

@@ -2,6 +2,7 @@
 //!
 //! Knows the IR and machines; knows nothing of checkpoints, files or the C interface.
 
+pub mod archive;
 pub mod asm;
 pub mod builder;
 pub mod compile;

@@ -1,12 +1,12 @@
-//! Object files and archives.
+//! Object files.
 
 use crate::target::Target;
 use cranelift_module::{DataId, default_libcall_names};
 pub use cranelift_object::ObjectProduct;
 use cranelift_object::{ObjectBuilder, ObjectModule};
-use object::SectionKind;
-use object::write::SymbolSection;
-use std::io::{self, Seek, SeekFrom, Write};
+use object::write::{SectionId, StandardSection, Symbol, SymbolSection};
+use object::{BinaryFormat, SectionKind};
+use std::io::{self, Write};
 
 /// An empty object for a target.
 pub fn module(target: &Target, name: &str) -> ObjectModule {
@@ -17,11 +17,12 @@ pub fn module(target: &Target, name: &str) -> ObjectModule {
     ObjectModule::new(builder)
 }
 
-/// Writes the finished object to `sink`; `weights` become the contents of the data declared as
-/// `weights_id`, borrowed, never copied.
+/// Writes the finished object to `sink`; `weights` become the contents of data that was declared for
+/// them, borrowed, never copied, and `hash` that of eight bytes.
 pub fn write(
     mut product: ObjectProduct,
     weights: Option<(DataId, &[u8])>,
+    hash: Option<(DataId, u64)>,
     sink: &mut dyn Write,
 ) -> io::Result<()> {
     if let Some((id, bytes)) = weights {
@@ -30,58 +31,41 @@ pub fn write(
         let bytes: &'static [u8] = unsafe { std::mem::transmute(bytes) };
         place_weights(&mut product, id, bytes);
     }
+    if let Some((id, hash)) = hash {
+        let symbol = product.data_symbol(id);
+        let object = &mut product.object;
+        let section = object.section_id(StandardSection::ReadOnlyData);
+        let offset = object.append_section_data(section, &hash.to_le_bytes(), 8);
+        move_symbol(object.symbol_mut(symbol), section, offset, 8);
+    }
     let object = &mut product.object;
-    // Without this section GNU ld takes the object to want an executable stack.
-    object.add_section(vec![], b".note.GNU-stack".to_vec(), SectionKind::Other);
+    if object.format() == BinaryFormat::Elf {
+        // Without this section GNU ld takes the object to want an executable stack.
+        object.add_section(vec![], b".note.GNU-stack".to_vec(), SectionKind::Other);
+    }
     object.write_stream(sink).map_err(|e| io::Error::other(e.to_string()))
+}
+
+/// Segment and section of the weights: their own, so that a linker script can place them.
+pub fn weights_section(format: BinaryFormat) -> (&'static str, &'static str) {
+    match format {
+        BinaryFormat::MachO => ("__TEXT", "__weights"),
+        BinaryFormat::Coff => ("", ".rdata$weights"),
+        _ => ("", ".rodata.weights"),
+    }
 }
 
 fn place_weights(product: &mut ObjectProduct, id: DataId, bytes: &'static [u8]) {
     let symbol = product.data_symbol(id);
     let object = &mut product.object;
-    let section =
-        object.add_section(vec![], b".rodata.weights".to_vec(), SectionKind::ReadOnlyData);
+    let (segment, section) = weights_section(object.format());
+    let section = object.add_section(segment.into(), section.into(), SectionKind::ReadOnlyData);
     object.set_section_data(section, bytes, 64);
-    let symbol = object.symbol_mut(symbol);
+    move_symbol(object.symbol_mut(symbol), section, 0, bytes.len() as u64);
+}
+
+fn move_symbol(symbol: &mut Symbol, section: SectionId, offset: u64, bytes: u64) {
     symbol.section = SymbolSection::Section(section);
-    symbol.value = 0;
-    symbol.size = bytes.len() as u64;
-}
-
-/// Writes a static library with one member, `member` written by `body`, and the index of `symbols`
-/// that linkers look into. Dates and owners are zero, so equal input gives equal bytes.
-pub fn write_archive<W: Write + Seek>(
-    sink: &mut W,
-    member: &str,
-    symbols: &[String],
-    body: impl FnOnce(&mut W) -> io::Result<()>,
-) -> io::Result<()> {
-    sink.write_all(b"!<arch>\n")?;
-    let names: Vec<u8> = symbols.iter().flat_map(|s| s.bytes().chain([0])).collect();
-    let index_bytes = (4 + 4 * symbols.len() + names.len()).next_multiple_of(2);
-    sink.write_all(&entry("/", index_bytes as u64))?;
-    let member_at = (8 + 60 + index_bytes) as u32;
-    let mut index = (symbols.len() as u32).to_be_bytes().to_vec();
-    index.extend(symbols.iter().flat_map(|_| member_at.to_be_bytes()));
-    index.extend(names);
-    index.resize(index_bytes, 0);
-    sink.write_all(&index)?;
-    sink.write_all(&entry(&format!("{member}/"), 0))?;
-    let start = sink.stream_position()?;
-    body(sink)?;
-    let size = sink.stream_position()? - start;
-    if size % 2 == 1 {
-        sink.write_all(b"\n")?;
-    }
-    let end = sink.stream_position()?;
-    sink.seek(SeekFrom::Start(u64::from(member_at)))?;
-    sink.write_all(&entry(&format!("{member}/"), size))?;
-    sink.seek(SeekFrom::Start(end))?;
-    Ok(())
-}
-
-/// The 60 bytes before a member.
-fn entry(name: &str, size: u64) -> [u8; 60] {
-    let text = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 644);
-    text.into_bytes().try_into().expect("names and sizes fit the format")
+    symbol.value = offset;
+    symbol.size = bytes;
 }

@@ -10,7 +10,7 @@ use crate::target::Arch;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use ir::weights::{self, Numbers};
-use ir::{Arg, BlobError, Blobs, DType, Graph, IntFormat, Module, Tensor, Weight, WeightId};
+use ir::{Arg, BlobError, Blobs, DType, Graph, Module, Tensor, Weight, WeightId};
 use rayon::prelude::*;
 use std::io::{self, Write};
 
@@ -20,6 +20,51 @@ pub const ALIGN: u64 = 64;
 const HEADER_BYTES: u64 = 64;
 /// First bytes of every blob.
 pub const MAGIC: [u8; 8] = *b"INGOTWTS";
+
+/// Where the header has the hash of everything but its own line of 16 bytes.
+pub const HASH_AT: u64 = 48;
+
+/// A hash over words of 8 bytes, as the emitted code computes it: two FNV-1a hashes side by side, of
+/// even and of odd words, so that one multiplication need not wait for the other.
+#[derive(Clone, Debug)]
+pub struct Hash {
+    even: u64,
+    odd: u64,
+}
+
+impl Default for Hash {
+    fn default() -> Hash {
+        let basis = 0xcbf2_9ce4_8422_2325;
+        Hash { even: basis, odd: basis + 1 }
+    }
+}
+
+impl Hash {
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+
+    /// Continues over `bytes`, a multiple of 16.
+    pub fn add(&mut self, bytes: &[u8]) {
+        for pair in bytes.chunks_exact(16) {
+            let word = |at| u64::from_le_bytes(pair[at..at + 8].try_into().expect("eight bytes"));
+            self.even = (self.even ^ word(0)).wrapping_mul(Self::PRIME);
+            self.odd = (self.odd ^ word(8)).wrapping_mul(Self::PRIME);
+        }
+    }
+
+    /// The two as one.
+    pub fn finish(&self) -> u64 {
+        let folded = self.even ^ self.odd.wrapping_mul(Self::PRIME);
+        folded ^ (folded >> 32)
+    }
+}
+
+/// The hash of whole packed weights.
+pub fn hash(blob: &[u8]) -> u64 {
+    let mut hash = Hash::default();
+    hash.add(&blob[..HASH_AT as usize]);
+    hash.add(&blob[HEADER_BYTES as usize..]);
+    hash.finish()
+}
 
 /// Where each weight is.
 #[derive(Clone, Debug)]
@@ -55,19 +100,12 @@ pub fn padded_rows(rows: u64) -> u64 {
 fn stored_bytes(weight: &Weight) -> u64 {
     match (&weight.dims[..], weight.dtype) {
         (&[rows, columns], DType::Int(format)) => {
-            let shape = packing(format);
+            let shape = Shape::packed(format);
             padded_rows(rows) / PANEL_ROWS * shape.panel_bytes(columns / shape.group)
         }
         (&[rows, columns], dtype) => padded_rows(rows) * columns * dtype.bytes(),
         _ => padded_rows(weight.elements()) * 4,
     }
-}
-
-/// How a format is packed. With one group a row the order of the integers is the same for every
-/// group of activations.
-fn packing(format: IntFormat) -> Shape {
-    let group = if format.group == 0 { 16 } else { format.group };
-    Shape::new(format, group.into())
 }
 
 impl WeightLayout {
@@ -210,7 +248,7 @@ fn write_weight(
             }
         }
         Numbers::Ints(matrix) => {
-            let shape = packing(matrix.format);
+            let shape = Shape::packed(matrix.format);
             write_panels(panels, |p| int_panel::pack(matrix, shape, p, arch), sink)?;
         }
     }

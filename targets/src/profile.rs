@@ -71,7 +71,8 @@ fn site(graph: &Graph, step: &Step) -> Site {
     }
 }
 
-/// Emits `ticks() -> u64`: the time stamp counter of x86-64, the virtual counter of AArch64.
+/// Emits `ticks() -> u64`: the time stamp counter of x86-64, the virtual counter of AArch64,
+/// the timer of RISC-V.
 pub fn define_ticks(e: &mut Emitter) -> Func {
     let f = e.declare("ticks", &[], &[I64]);
     let (bytes, text): (&[u8], _) = match e.target.facts.arch {
@@ -82,6 +83,7 @@ pub fn define_ticks(e: &mut Emitter) -> Func {
         Arch::A64 => {
             (&[0x40, 0xe0, 0x3b, 0xd5, 0xc0, 0x03, 0x5f, 0xd6], "mrs x0, cntvct_el0\nret\n")
         }
+        Arch::R64 => (&[0x73, 0x25, 0x10, 0xc0, 0x67, 0x80, 0x00, 0x00], "rdtime a0\nret\n"),
     };
     e.define_assembled(&f, bytes, 0, text.into());
     f

@@ -1,12 +1,21 @@
 //! What machine code is for: triple, CPU, features; and the facts that kernels ask about.
 
+mod cpus;
+
+pub use cpus::cpus;
+
+use crate::archive::Flavour;
+use crate::builder::signature;
 #[cfg(target_arch = "x86_64")]
 use crate::tiles;
+use cpus::{AMX, AVX512_VNNI, cpu_table, feature_table};
+use cranelift_codegen::ir::types::I32;
+use cranelift_codegen::ir::{Signature, Type};
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetFrontendConfig};
 use cranelift_codegen::settings::{self, Configurable};
 use std::collections::BTreeSet;
 use std::str::FromStr;
-use target_lexicon::{Architecture, BinaryFormat, OperatingSystem, Triple};
+use target_lexicon::{Architecture, BinaryFormat, Environment, OperatingSystem, Triple};
 
 /// Instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,11 +24,22 @@ pub enum Arch {
     X64,
     /// AArch64.
     A64,
+    /// RISC-V of 64 bits.
+    R64,
 }
 
 impl Arch {
     /// The instruction set that the compiler runs on.
     pub const HOST: Arch = if cfg!(target_arch = "aarch64") { Arch::A64 } else { Arch::X64 };
+
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arch::X64 => "x86-64",
+            Arch::A64 => "AArch64",
+            Arch::R64 => "RISC-V",
+        }
+    }
 }
 
 /// What kernels may use.
@@ -81,108 +101,20 @@ fn err<T>(what: String) -> Result<T, TargetError> {
 /// Triples that are built for and tested: the user's spelling, Cranelift's.
 pub const TRIPLES: &[(&str, &str)] = &[
     ("x86_64-unknown-linux-gnu", "x86_64-unknown-linux-gnu"),
-    ("aarch64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"),
+    ("x86_64-unknown-linux-musl", "x86_64-unknown-linux-musl"),
+    ("x86_64-linux-android", "x86_64-linux-android"),
+    ("x86_64-apple-darwin", "x86_64-apple-darwin"),
+    ("x86_64-pc-windows-msvc", "x86_64-pc-windows-msvc"),
+    ("x86_64-pc-windows-gnu", "x86_64-pc-windows-gnu"),
     ("x86_64-unknown-none", "x86_64-unknown-none-elf"),
+    ("aarch64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"),
+    ("aarch64-unknown-linux-musl", "aarch64-unknown-linux-musl"),
+    ("aarch64-linux-android", "aarch64-linux-android"),
+    ("aarch64-apple-darwin", "aarch64-apple-darwin"),
     ("aarch64-unknown-none", "aarch64-unknown-none-elf"),
+    ("riscv64gc-unknown-linux-gnu", "riscv64gc-unknown-linux-gnu"),
+    ("riscv64gc-unknown-none-elf", "riscv64gc-unknown-none-elf"),
 ];
-
-/// Features: LLVM's spelling, Cranelift's flag if it has one.
-const X64_FEATURES: &[(&str, &str)] = &[
-    ("sse3", "has_sse3"),
-    ("ssse3", "has_ssse3"),
-    ("sse4.1", "has_sse41"),
-    ("sse4.2", "has_sse42"),
-    ("popcnt", "has_popcnt"),
-    ("avx", "has_avx"),
-    ("avx2", "has_avx2"),
-    ("fma", "has_fma"),
-    ("bmi1", "has_bmi1"),
-    ("bmi2", "has_bmi2"),
-    ("lzcnt", "has_lzcnt"),
-    ("f16c", ""),
-    ("avx512f", "has_avx512f"),
-    ("avx512vl", "has_avx512vl"),
-    ("avx512dq", "has_avx512dq"),
-    ("avx512bw", ""),
-    ("avx512vnni", "has_avx512vnni"),
-    ("avx512bf16", ""),
-    ("avxvnni", "has_avx_vnni"),
-    ("amx-tile", ""),
-    ("amx-int8", ""),
-];
-
-/// What the 512-bit integer kernels use.
-const AVX512_VNNI: &[&str] = &["f16c", "avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512vnni"];
-/// What the kernels in tiles use. No CPU name has them: the operating system must let a process use
-/// tiles first, so a user says that they are wanted.
-const AMX: &[&str] = &["amx-tile", "amx-int8"];
-
-const A64_FEATURES: &[(&str, &str)] = &[
-    ("neon", ""),
-    ("lse", "has_lse"),
-    ("dotprod", "has_dotprod"),
-    ("i8mm", "has_i8mm"),
-    ("fp16", "has_fp16"),
-    ("bf16", ""),
-];
-
-const V2: &[&str] = &["popcnt", "sse3", "ssse3", "sse4.1", "sse4.2"];
-const V3: &[&str] = &["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt"];
-const V4: &[&str] = &["avx512f", "avx512vl", "avx512dq", "avx512bw"];
-
-/// CPU names: the groups of features that each has.
-const X64_CPUS: &[(&str, &[&[&str]])] = &[
-    ("x86-64", &[]),
-    ("x86-64-v2", &[V2]),
-    ("x86-64-v3", &[V2, V3]),
-    ("x86-64-v4", &[V2, V3, V4]),
-    ("haswell", &[V2, V3]),
-    ("skylake", &[V2, V3]),
-    ("alderlake", &[V2, V3, &["avxvnni"]]),
-    ("skylake-avx512", &[V2, V3, V4]),
-    ("icelake-server", &[V2, V3, V4, &["avx512vnni"]]),
-    ("sapphirerapids", &[V2, V3, V4, &["avx512vnni", "avx512bf16", "avxvnni"]]),
-    ("znver2", &[V2, V3]),
-    ("znver3", &[V2, V3]),
-    ("znver4", &[V2, V3, V4, &["avx512vnni", "avx512bf16"]]),
-    ("znver5", &[V2, V3, V4, &["avx512vnni", "avx512bf16", "avxvnni"]]),
-];
-
-const A64_CPUS: &[(&str, &[&[&str]])] = &[
-    ("generic", &[&["neon"]]),
-    ("cortex-a53", &[&["neon"]]),
-    ("cortex-a55", &[&["neon", "lse", "dotprod", "fp16"]]),
-    ("cortex-a72", &[&["neon"]]),
-    ("cortex-a76", &[&["neon", "lse", "dotprod", "fp16"]]),
-    ("cortex-a78", &[&["neon", "lse", "dotprod", "fp16"]]),
-    ("cortex-a510", &[&["neon", "lse", "dotprod", "fp16", "i8mm", "bf16"]]),
-    ("cortex-a710", &[&["neon", "lse", "dotprod", "fp16", "i8mm", "bf16"]]),
-    ("cortex-x2", &[&["neon", "lse", "dotprod", "fp16", "i8mm", "bf16"]]),
-    ("neoverse-n1", &[&["neon", "lse", "dotprod", "fp16"]]),
-    ("neoverse-v1", &[&["neon", "lse", "dotprod", "fp16", "i8mm", "bf16"]]),
-    ("neoverse-n2", &[&["neon", "lse", "dotprod", "fp16", "i8mm", "bf16"]]),
-    ("apple-m1", &[&["neon", "lse", "dotprod", "fp16"]]),
-    ("apple-m2", &[&["neon", "lse", "dotprod", "fp16", "i8mm", "bf16"]]),
-];
-
-/// The CPU names of an instruction set.
-pub fn cpus(arch: Arch) -> impl Iterator<Item = &'static str> {
-    cpu_table(arch).iter().map(|(name, _)| *name)
-}
-
-fn cpu_table(arch: Arch) -> &'static [(&'static str, &'static [&'static [&'static str]])] {
-    match arch {
-        Arch::X64 => X64_CPUS,
-        Arch::A64 => A64_CPUS,
-    }
-}
-
-fn feature_table(arch: Arch) -> &'static [(&'static str, &'static str)] {
-    match arch {
-        Arch::X64 => X64_FEATURES,
-        Arch::A64 => A64_FEATURES,
-    }
-}
 
 /// The triple of the machine that the compiler runs on.
 pub fn host_triple() -> String {
@@ -199,17 +131,23 @@ impl Target {
         let arch = match triple.architecture {
             Architecture::X86_64 => Arch::X64,
             Architecture::Aarch64(_) => Arch::A64,
+            Architecture::Riscv64(_) => Arch::R64,
             other => return err(format!("target `{name}`: no code for {other}; {}", supported())),
         };
-        if triple.binary_format != BinaryFormat::Elf {
-            return err(format!("target `{name}`: not an ELF target; {}", supported()));
+        match (triple.binary_format, arch) {
+            (BinaryFormat::Elf, _) => {}
+            (BinaryFormat::Macho, Arch::X64 | Arch::A64) | (BinaryFormat::Coff, Arch::X64) => {}
+            (format, _) => {
+                let arch = arch.name();
+                return err(format!("target `{name}`: no {format} of {arch}; {}", supported()));
+            }
         }
-        let cpu = cpu.unwrap_or(match arch {
-            Arch::X64 => "x86-64",
-            Arch::A64 => "generic",
-        });
+        let cpu = cpu.unwrap_or(cpu_table(arch)[0].0);
         let mut set = cpu_features(arch, cpu)?;
         change_features(arch, &mut set, features)?;
+        if arch == Arch::R64 && !set.contains("v") {
+            return err(format!("target `{name}`: kernels for RISC-V need vectors (+v)"));
+        }
         Target::with(name, triple, arch, cpu, set)
     }
 
@@ -230,10 +168,11 @@ impl Target {
         let has = |names: &[&str]| names.iter().all(|n| features.contains(n));
         let facts = Facts {
             arch,
-            fma: arch == Arch::A64 || has(&["fma", "avx"]),
+            fma: arch != Arch::X64 || has(&["fma", "avx"]),
             dot_i8: match arch {
                 Arch::A64 => has(&["dotprod"]),
                 Arch::X64 => has(&["avxvnni"]) || has(&["avx512vnni", "avx512vl"]),
+                Arch::R64 => false,
             },
             ssse3: has(&["ssse3"]),
             avx2: has(&["avx", "avx2", "fma", "f16c"]),
@@ -255,6 +194,46 @@ impl Target {
     /// The convention of exported functions, as a C compiler for this target has it.
     pub fn c_call_conv(&self) -> CallConv {
         self.ordered.default_call_conv()
+    }
+
+    /// The signature of a function of the C interface, or of one that a caller provides.
+    pub fn c_signature(&self, params: &[Type], results: &[Type]) -> Signature {
+        let mut signature = signature(params, results, self.c_call_conv());
+        if self.facts.arch == Arch::R64 {
+            // RISC-V's convention: 32 bits are sign-extended, those of unsigned types too.
+            let all = signature.params.iter_mut().chain(&mut signature.returns);
+            all.filter(|p| p.value_type == I32).for_each(|p| *p = p.sext());
+        }
+        signature
+    }
+
+    /// What a C compiler puts before the names of functions.
+    pub fn symbol_prefix(&self) -> &'static str {
+        if self.triple.binary_format == BinaryFormat::Macho { "_" } else { "" }
+    }
+
+    /// Whether libraries are called and made as Microsoft's compiler has it.
+    fn is_msvc(&self) -> bool {
+        self.triple.environment == Environment::Msvc
+    }
+
+    /// The file name of a static library.
+    pub fn library_file(&self, name: &str) -> String {
+        if self.is_msvc() { format!("{name}.lib") } else { format!("lib{name}.a") }
+    }
+
+    /// What the file names of objects end in.
+    pub fn object_extension(&self) -> &'static str {
+        if self.is_msvc() { "obj" } else { "o" }
+    }
+
+    /// How static libraries are written.
+    pub fn archive(&self) -> Flavour {
+        match self.triple.binary_format {
+            BinaryFormat::Macho => Flavour::Darwin,
+            _ if self.is_msvc() => Flavour::Coff,
+            _ => Flavour::Gnu,
+        }
     }
 }
 
@@ -360,13 +339,16 @@ fn isa(
 ) -> Result<OwnedTargetIsa, TargetError> {
     let wrong = |e: &dyn std::fmt::Display| TargetError { what: format!("target `{triple}`: {e}") };
     let mut flags = settings::builder();
+    // Windows grows a stack page by page, in order.
+    let probes = triple.operating_system == OperatingSystem::Windows;
     for (name, value) in [
         ("opt_level", opt_level),
         ("is_pic", "false"),
         ("enable_verifier", "true"),
         ("unwind_info", "false"),
         ("log2_min_function_alignment", "5"),
-        ("enable_probestack", "false"),
+        ("enable_probestack", if probes { "true" } else { "false" }),
+        ("probestack_strategy", "inline"),
     ] {
         flags.set(name, value).map_err(|e| wrong(&e))?;
     }

@@ -50,7 +50,7 @@ fn integer(byte: u8, bits: u8, high: bool, arch: Arch) -> f32 {
     let half = 1 << (bits - 1);
     match arch {
         Arch::X64 => f32::from(q - half),
-        Arch::A64 => f32::from(if q >= half { q - 2 * half } else { q }),
+        Arch::A64 | Arch::R64 => f32::from(if q >= half { q - 2 * half } else { q }),
     }
 }
 

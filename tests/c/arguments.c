@@ -59,6 +59,23 @@ static void environments(smol_env env) {
   REFUSED(SMOL_E_WEIGHTS, smol_decode(ENV(weights, other), state, 1));
 }
 
+/* Weights are read in place, so bits can be turned in this copy. */
+static void checked_weights(const smol_env *env) {
+  FINE(smol_verify(env));
+  weights[SMOL_WEIGHTS_BYTES / 2] ^= 1;
+  REFUSED(SMOL_E_DAMAGED, smol_verify(env));
+  weights[SMOL_WEIGHTS_BYTES / 2] ^= 1;
+  weights[SMOL_WEIGHTS_BYTES - 1] ^= 0x80;
+  REFUSED(SMOL_E_DAMAGED, smol_verify(env));
+  weights[SMOL_WEIGHTS_BYTES - 1] ^= 0x80;
+  weights[48] ^= 1; /* the hash of other weights in the same shapes */
+  REFUSED(SMOL_E_WEIGHTS, smol_init(env, state, SMOL_STATE_BYTES));
+  REFUSED(SMOL_E_WEIGHTS, smol_decode(env, state, 1));
+  REFUSED(SMOL_E_WEIGHTS, smol_verify(env));
+  weights[48] ^= 1;
+  FINE(smol_verify(env));
+}
+
 static void states(const smol_env *env) {
   REFUSED(SMOL_E_STATE, smol_init(env, NULL, SMOL_STATE_BYTES));
   REFUSED(SMOL_E_ALIGN, smol_init(env, state + 8, SMOL_STATE_BYTES));
@@ -172,6 +189,7 @@ int main(int argc, char **argv) {
   FINE(smol_init(&env, state, SMOL_STATE_BYTES));
   FINE(smol_prefill(&env, state, tokens, 5));
   environments(env);
+  checked_weights(&env);
   states(&env);
   token_lists(&env);
   samplings(&env);

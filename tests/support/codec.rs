@@ -19,7 +19,7 @@ pub fn object(target: &Target, encoder: &Encoder) -> Vec<u8> {
     let sections = Sections::emit(&mut e, encoder).expect("tables have room");
     encode::emit(&mut e, Some(&sections));
     let mut bytes = vec![];
-    targets::object::write(module.finish(), None, &mut bytes).expect("memory takes it");
+    targets::object::write(module.finish(), None, None, &mut bytes).expect("memory takes it");
     bytes
 }
 

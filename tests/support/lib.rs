@@ -1,6 +1,7 @@
 //! What the tests of this crate share: models, builds, machines that run C programs, references.
 
 pub mod codec;
+pub mod image;
 pub mod lab;
 pub mod machine;
 pub mod model;

@@ -1,5 +1,5 @@
-//! Machines that C programs are compiled for and run on: x86-64 and AArch64, one of them this one,
-//! the other under qemu.
+//! Machines that C programs are compiled for and run on: x86-64, AArch64 and RISC-V, one of them this
+//! one, the others under qemu.
 
 use crate::{lacking, root};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,9 @@ pub const X64: Machine = Machine { triple: "x86_64-unknown-linux-gnu", arch: "x8
 /// AArch64 under Linux.
 pub const A64: Machine = Machine { triple: "aarch64-unknown-linux-gnu", arch: "aarch64" };
 
+/// RISC-V with vectors under Linux.
+pub const R64: Machine = Machine { triple: "riscv64gc-unknown-linux-gnu", arch: "riscv64" };
+
 /// A language, as strict as it can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
@@ -28,6 +31,10 @@ pub enum Language {
     /// C++17.
     Cpp,
 }
+
+/// Vectors of the shortest kind, and of a longer one, in qemu's words.
+pub const RISCV_CORES: [&str; 2] =
+    ["rv64,v=true,vext_spec=v1.0,vlen=128", "rv64,v=true,vext_spec=v1.0,vlen=512"];
 
 /// Every program of ours must compile without a word.
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
@@ -109,6 +116,18 @@ impl Machine {
         let output = command.arg("-o").arg(&program).output().expect("the compiler starts");
         assert!(output.status.success(), "{command:?}\n{}", text(&output.stderr));
         program
+    }
+
+    /// What qemu emulates where nothing else is asked for.
+    pub fn core(&self) -> &'static str {
+        if self.arch == R64.arch { RISCV_CORES[0] } else { "max" }
+    }
+
+    /// As `compile` for a C program with a start of its own and no libc.
+    pub fn compile_bare(&self, dir: &Path, name: &str, inputs: &[&str]) -> PathBuf {
+        let alone = ["-ffreestanding", "-nostdlib", "-fno-stack-protector", "-fno-pic", "-no-pie"];
+        let flags = ["-fno-tree-loop-distribute-patterns", "-fno-builtin"];
+        self.compile(Language::C, dir, name, &[inputs, &alone, &flags].concat())
     }
 
     /// Runs a program, here or emulated as `cpu` (a name of qemu's).

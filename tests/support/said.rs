@@ -1,7 +1,7 @@
 //! What a library says of prompts, and how near that must be to a reference.
 
 use crate::folder;
-use crate::machine::{A64, Language, Machine, X64, words};
+use crate::machine::{A64, Language, Machine, R64, RISCV_CORES, X64, words};
 use crate::model::build;
 use crate::reference::Prompt;
 use std::path::Path;
@@ -101,7 +101,7 @@ impl Way {
         said
     }
 
-    /// Every CPU of this machine and AArch64 says what the reference says, and those that fuse
+    /// Every CPU of this machine, AArch64 and RISC-V says what the reference says, and those that fuse
     /// multiplication and addition say it with the same bits.
     pub fn check_machines(&self, model: &Path, prompts: &[Prompt]) {
         let cpus = Machine::host_cpus().into_iter();
@@ -112,6 +112,9 @@ impl Way {
         if X64.is_host() && A64.available() {
             let cores = ["max", "cortex-a53"];
             said.push(("aarch64", self.say(model, (&A64, "generic"), &cores, prompts)));
+        }
+        if X64.is_host() && R64.available() {
+            said.push(("riscv64", self.say(model, (&R64, "rv64gcv"), &RISCV_CORES, prompts)));
         }
         for pair in said.windows(2) {
             assert!(pair[0].1 == pair[1].1, "{}: {} and {}", self.line, pair[0].0, pair[1].0);

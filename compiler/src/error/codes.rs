@@ -214,6 +214,15 @@ pub const CODES: &[Code] = &[
         text: "The budget cannot be met: with the smallest format for every matrix, and what recipes pin \
                as it is pinned, the weights still take more. The message has both numbers.",
     },
+    Code {
+        code: "IG0507",
+        class: Class::Budget,
+        text: "The library does not fit the memory that --mem describes. Weights, tables and code go to \
+               the first region with room, read-only ones before others; state, scratch and stack \
+               only where memory can be written. The table says what lies where, what is left, and \
+               what found no place. Sizes are those of one conversation and one call in flight; the \
+               program's own memory comes on top. K, M and G are powers of 1024.",
+    },
     compile(
         "IG0601",
         "A file cannot be written. Files are written under temporary names and renamed once all \

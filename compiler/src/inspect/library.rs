@@ -7,6 +7,7 @@ use object::{Object, ObjectSection, ObjectSymbol, SectionKind};
 use output::grouped;
 use serde_json::json;
 use std::path::Path;
+use targets::object::weights_section;
 
 /// One object file of a library.
 struct Member {
@@ -58,14 +59,11 @@ impl Contents {
         let arch = format!("{:?}", file.architecture()).to_lowercase();
         self.members.push(Member { name, bytes: bytes.len() as u64, arch });
         for section in file.sections() {
+            let is_weights = weights_section(file.format()).1 == section.name()?;
             let to = match section.kind() {
+                _ if is_weights => &mut self.weights,
                 SectionKind::Text => &mut self.code,
-                SectionKind::ReadOnlyData | SectionKind::ReadOnlyString => {
-                    match section.name()? == ".rodata.weights" {
-                        true => &mut self.weights,
-                        false => &mut self.tables,
-                    }
-                }
+                SectionKind::ReadOnlyData | SectionKind::ReadOnlyString => &mut self.tables,
                 SectionKind::Data | SectionKind::UninitializedData | SectionKind::Tls => {
                     &mut self.writable
                 }

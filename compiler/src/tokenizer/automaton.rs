@@ -9,7 +9,6 @@ use runtime::encode::Cut;
 use runtime::encode::cut::MATCH;
 use std::collections::HashMap;
 use std::ops::Range;
-use unicode_normalization_alignments::{IsNormalized, is_nfc_quick};
 
 /// The look-ahead.
 const LOOK_AHEAD: &str = r"(?!\S)";
@@ -20,7 +19,7 @@ const STAND_IN: &str = "not_before_a_word";
 type Set = Vec<Range<u32>>;
 
 /// Code points.
-const ALL: u32 = 0x11_0000;
+pub(super) const ALL: u32 = 0x11_0000;
 /// Most states, and most places in an expression; those of pre-tokenizers have some 50.
 const MOST: usize = 1000;
 
@@ -55,42 +54,8 @@ pub fn single(belongs: impl Fn(char) -> bool) -> Result<Cut, String> {
     from_hir(&Hir::class(Class::Unicode(ClassUnicode::new(ranges))))
 }
 
-/// The automaton whose first piece is the whole text if that is in NFC by the quick check of UAX 15:
-/// no character is one that NFC may change, and marks stand in the order of their classes.
-pub fn nfc() -> Cut {
-    const BAD: u8 = u8::MAX;
-    let mut order: Vec<u8> = (0..ALL).filter_map(char::from_u32).map(combining).collect();
-    order.sort_unstable();
-    order.dedup();
-    let class = |c: u32| match char::from_u32(c) {
-        Some(c) if is_nfc_quick(std::iter::once(c)) == IsNormalized::Yes => {
-            order.partition_point(|&other| other < combining(c)) as u8
-        }
-        Some(_) => BAD,
-        None => 0,
-    };
-    // Classes are the orders, what is bad, the end; states behind the end are the last order.
-    let (bad, columns) = (order.len(), order.len() + 2);
-    let mut states = vec![0; columns];
-    for last in 0..order.len() {
-        let next = |class: usize| match class == 0 || (last <= class && class < bad) {
-            true => ((class + 1) * columns) as u16,
-            false => MATCH,
-        };
-        states.extend((0..columns).map(next));
-    }
-    let all: Vec<u8> = (0..ALL).map(|c| class(c).min(bad as u8)).collect();
-    let starts = (0..ALL).filter(|&c| c == 0 || all[c as usize] != all[c as usize - 1]);
-    let class_of: Vec<(u32, u8)> = starts.map(|c| (c, all[c as usize])).collect();
-    cut(Tables::new(&class_of), states, columns)
-}
-
-/// The canonical combining class.
-fn combining(c: char) -> u8 {
-    unicode_normalization_alignments::char::canonical_combining_class(c)
-}
-
-fn cut(tables: Tables, states: Vec<u16>, columns: usize) -> Cut {
+/// An automaton of tables and rows of states.
+pub(super) fn cut(tables: Tables, states: Vec<u16>, columns: usize) -> Cut {
     Cut {
         first: tables.first,
         inner: tables.inner.rows.concat(),
@@ -304,8 +269,8 @@ fn automaton(
 }
 
 /// Rows of 64, no two alike.
-struct Rows<T> {
-    rows: Vec<Vec<T>>,
+pub(super) struct Rows<T> {
+    pub rows: Vec<Vec<T>>,
     known: HashMap<Vec<T>, u16>,
 }
 
@@ -319,14 +284,14 @@ impl<T: Clone + Eq + std::hash::Hash> Rows<T> {
 }
 
 /// The class of a character by its bytes in UTF-8.
-struct Tables {
-    first: Vec<u16>,
-    inner: Rows<u16>,
-    last: Rows<u8>,
+pub(super) struct Tables {
+    pub first: Vec<u16>,
+    pub inner: Rows<u16>,
+    pub last: Rows<u8>,
 }
 
 impl Tables {
-    fn new(class_of: &[(u32, u8)]) -> Tables {
+    pub fn new(class_of: &[(u32, u8)]) -> Tables {
         let class = |c: u32| class_of[class_of.partition_point(|(edge, _)| *edge <= c) - 1].1;
         let mut tables = Tables {
             first: (0..128).map(|c| class(c).into()).collect(),

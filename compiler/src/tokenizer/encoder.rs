@@ -1,9 +1,9 @@
 //! A tokenizer as the device needs it, or why the device cannot have it.
 
-use super::automaton;
 use super::definition::components;
 use super::pieces::{byte_alphabet, fallback_byte};
 use super::{Alphabet, Tokenizer};
+use super::{automaton, normal};
 use crate::frontend::json::brief;
 use runtime::encode::{self, Added, Cut, Encoder, Prefix};
 use serde_json::Value;
@@ -45,7 +45,7 @@ impl Tokenizer {
             merges: self.merges.clone(),
             fallback,
             whole: self.form["model"]["ignore_merges"] == true,
-            normal: self.nfc.then(automaton::nfc),
+            normal: self.nfc.then(normal::normal),
             cuts,
             prefix: self.prefix_of_normalizer()?.unwrap_or(prefix),
             added: self.added()?,
@@ -146,11 +146,17 @@ impl Tokenizer {
             if let Some(flag) = ["single_word", "lstrip", "rstrip"].iter().find(|f| flag(f)) {
                 return Err(format!("{flag} of the added token {name:?}"));
             }
-            let normalized = token["normalized"] == true;
-            let alone = self.form["normalizer"].is_null()
-                && all.clone().all(|other| (other["normalized"] == true) == normalized);
-            if normalized && !alone {
+            // Those that are normalised are looked for in what the others leave.
+            let after = |other: &Value| {
+                let name_of_other = other["content"].as_str().unwrap_or_default();
+                other["normalized"] != true && overlap(name, name_of_other)
+            };
+            let changed = !components(&self.form["normalizer"]).is_empty();
+            if token["normalized"] == true && (changed || all.clone().any(after)) {
                 return Err(format!("the added token {name:?}, which is looked for after others"));
+            }
+            if self.nfc && normal::can_arise(name) {
+                return Err(format!("the added token {name:?}, which NFC may lead to"));
             }
             let Some(id) = self.inner.token_to_id(name).filter(|_| !name.is_empty()) else {
                 continue;
@@ -164,6 +170,12 @@ impl Tokenizer {
         }
         Ok(added.into_values().collect())
     }
+}
+
+/// Whether two strings can share a part of a text.
+fn overlap(a: &str, b: &str) -> bool {
+    let ends = |a: &str, b: &str| (1..=b.len()).any(|n| a.as_bytes().ends_with(&b.as_bytes()[..n]));
+    a.contains(b) || b.contains(a) || ends(a, b) || ends(b, a)
 }
 
 /// The cut of a step before `ByteLevel`.

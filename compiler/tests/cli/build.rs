@@ -115,3 +115,55 @@ fn a_build_that_fails_leaves_nothing() {
     assert!(ended.stderr.starts_with("error[IG0211]"), "{}", ended.stderr);
     assert!(!out.exists() || names(&out).is_empty());
 }
+
+#[test]
+fn where_everything_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let args = ["build", &shared(), "-o", out, "--name", "m", "--emit", "memory-map"];
+    printed(&[&args[..], &["--mem", "flash:8M,ro", "--mem", "ram:8M"]].concat());
+    assert_eq!(names(dir.path()), ["m.memory-map"]);
+    let map = fs::read_to_string(dir.path().join("m.memory-map")).unwrap();
+    for row in
+        ["flash  weights", "flash   tables", "flash     code", "ram    state", "ram  scratch"]
+    {
+        let found =
+            map.lines().any(|line| line.split_whitespace().take(2).eq(row.split_whitespace()));
+        assert!(found, "{row}\n{map}");
+    }
+    assert!(map.contains("$embed : f16[") && map.contains("\nlogits "), "{map}");
+}
+
+#[test]
+fn what_does_not_fit_is_not_built() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("none");
+    let args = ["build", &shared(), "-o", out.to_str().unwrap(), "--mem", "flash:1K,ro"];
+    let ended = ingot(&[&args[..], &["--mem", "ram:8K"]].concat());
+    assert_eq!((ended.code, ended.stdout.as_str()), (4, ""));
+    assert!(ended.stderr.starts_with("error[IG0507]: --mem has no room for weights, tables, code"));
+    assert!(ended.stderr.contains("= (none)  weights"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("= ram       stack"), "{}", ended.stderr);
+    assert!(!out.exists());
+    assert_eq!(ingot(&["build", &shared(), "-o", "x", "--mem", "ram"]).code, 2);
+}
+
+#[test]
+fn objects_of_every_format_are_inspected() {
+    for (triple, file) in [
+        ("x86_64-pc-windows-msvc", "m.obj"),
+        ("x86_64-pc-windows-msvc", "m.lib"),
+        ("aarch64-apple-darwin", "m.o"),
+        ("aarch64-apple-darwin", "libm.a"),
+        ("riscv64gc-unknown-none-elf", "m.o"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().to_str().unwrap();
+        let args = ["build", &shared(), "-o", out, "--name", "m", "--emit", "lib,obj"];
+        printed(&[&args[..], &["--target", triple]].concat());
+        let found = json(&["inspect", dir.path().join(file).to_str().unwrap(), "--json"]);
+        let size = |key: &str| found[key].as_u64().unwrap();
+        assert!(size("weights_bytes") > 1_000_000 && size("code_bytes") > 1_000, "{file} {found}");
+        assert_eq!((size("writable_bytes"), found["undefined"].as_array().unwrap().len()), (0, 0));
+    }
+}

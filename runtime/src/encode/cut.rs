@@ -32,24 +32,22 @@ pub struct Cut {
 /// In `Cut::states`: a match ends here.
 pub const MATCH: u16 = 1 << 15;
 
-impl Cut {
-    /// Bytes of its tables.
-    fn halves(numbers: &[u16]) -> Vec<u8> {
-        let mut bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-        // An object has no place for nothing.
-        bytes.resize(bytes.len().max(2), 0);
-        bytes
-    }
+/// The bytes of a table.
+pub(super) fn halves(numbers: &[u16]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+    // An object has no place for nothing.
+    bytes.resize(bytes.len().max(2), 0);
+    bytes
 }
 
 /// Emits `cut(text, end) -> address`: where the first piece of a text ends, which is valid UTF-8
 /// and not empty.
 pub fn emit(e: &mut Emitter, name: &str, cut: &Cut) -> Func {
     let mut table = |part: &str, bytes| e.constant(&format!("{name}.{part}"), bytes, 64);
-    let first = table("first", Cut::halves(&cut.first));
-    let inner = table("inner", Cut::halves(&cut.inner));
+    let first = table("first", halves(&cut.first));
+    let inner = table("inner", halves(&cut.inner));
     let last = table("last", [&cut.last[..], &[0]].concat());
-    let states = table("states", Cut::halves(&cut.states));
+    let states = table("states", halves(&cut.states));
     let f = e.declare(name, &[I64, I64], &[I64]);
     e.define(&f, Tuning::Optimised, |k, args| {
         let (text, end) = (args[0], args[1]);
@@ -96,6 +94,6 @@ pub fn emit(e: &mut Emitter, name: &str, cut: &Cut) -> Func {
 }
 
 /// The number at an index of a table, as an `i64`.
-fn half<'k>(k: &'k Kernel<'k>, table: DataId, index: Val<'k>) -> Val<'k> {
+pub(super) fn half<'k>(k: &'k Kernel<'k>, table: DataId, index: Val<'k>) -> Val<'k> {
     (k.data(table) + (index << 1)).load_constant(I16, 0).uext(I64)
 }

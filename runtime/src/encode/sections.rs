@@ -7,10 +7,11 @@
 
 use super::cut;
 use super::merges::{Origin, analyse};
+use super::normal::Nfc;
 use super::trie::Trie;
 use super::utf8::{Utf8, is_low_line};
-use super::word::{self, FIRST_ADDRESS, NO_ROOM, NOT_NORMAL, STUCK, push};
-use super::{Alphabet, Encoder, Prefix};
+use super::word::{self, FIRST_ADDRESS, NO_ROOM, STUCK, push};
+use super::{Alphabet, Encoder, Normal, Prefix};
 use cranelift_codegen::ir::types::{I32, I64};
 use targets::emit::Tuning;
 use targets::{Emitter, Func, Kernel, Val};
@@ -25,8 +26,7 @@ pub struct Sections {
     /// `room(text, end) -> i64`: tokens that a buffer always suffices with.
     pub room: Func,
     /// `text(head, head_bytes, text, end, out, out_end, flags) -> address`: the tokens of the bytes
-    /// at `head` and the text behind them to `out`; where they end, or `NO_ROOM`,
-    /// or `NOT_NORMAL`.
+    /// at `head` and the text behind them to `out`; where they end, or `NO_ROOM`.
     pub text: Func,
 }
 
@@ -35,30 +35,60 @@ impl Sections {
     pub fn emit(e: &mut Emitter, encoder: &Encoder) -> Option<Sections> {
         let utf8 = Utf8::emit(e, encoder.alphabet == Alphabet::Characters);
         let section = emit_section(e, encoder)?;
-        let sections = emit_sections(e, encoder, &section)?;
+        let find = match encoder.added.is_empty() {
+            true => None,
+            false => Some(emit_find(e, encoder)?),
+        };
+        let sections = emit_sections(e, encoder, &section, find.as_ref());
+        let normal = encoder.normal.as_ref();
+        let normal = normal.map(|normal| Normaliser::emit(e, normal, find.as_ref()));
+        let normal = normal.as_ref();
         let room = e.declare("encode.room", &[I64, I64], &[I64]);
         e.define(&room, Tuning::Optimised, |k, args| {
-            let bytes = k.call(&utf8.scan, args)[0];
+            let scanned = k.call(&utf8.scan, args);
+            let bytes = scanned[0];
             // A token a byte, the copy, and a space in front of each section.
             let spaces = if encoder.prefix == Prefix::None { k.i64(0) } else { bytes };
+            if let Some(normal) = normal {
+                // Decomposed it may be three times as long: tokens for that, two copies of it, and
+                // one of the text.
+                let large = bytes * 4 + spaces * 3 + 8;
+                k.return_if(scanned[1].is(0), &[large]);
+                k.return_if(normal.wanted(k, args[0], args[1]), &[large]);
+            }
             k.ret(&[bytes + (bytes >> 2) + spaces + 8]);
         });
-        Some(Sections { room, text: emit_text(e, encoder, &utf8, &sections) })
+        Some(Sections { room, text: emit_text(e, encoder, &utf8, &sections, normal) })
     }
 }
 
-fn emit_text(e: &mut Emitter, encoder: &Encoder, utf8: &Utf8, sections: &Func) -> Func {
-    let normal = encoder.normal.as_ref().map(|normal| cut::emit(e, "encode.normal", normal));
+fn emit_text(
+    e: &mut Emitter,
+    encoder: &Encoder,
+    utf8: &Utf8,
+    sections: &Func,
+    normal: Option<&Normaliser>,
+) -> Func {
     let f = e.declare("encode.text", &[I64, I64, I64, I64, I64, I64, I64], &[I64]);
     e.define(&f, Tuning::Optimised, |k, args| {
         let [head, head_bytes, text, end, out, out_end, flags] = *args else {
             unreachable!("seven are declared")
         };
         let scanned = k.call(&utf8.scan, &[text, end]);
+        let normalise = |text, end, limit| {
+            let Some(normal) = normal else { return };
+            k.if_(normal.wanted(k, text, end), || {
+                let made = k.call(&normal.write, &[text, end, out, limit, flags]);
+                let fits = made[0].is_not(NO_ROOM);
+                k.return_if(!fits, &[k.i64(NO_ROOM)]);
+                let done = [made[0], made[1], out, made[1], flags, k.i64(1)];
+                k.return_if(fits, &k.call(sections, &done));
+            });
+        };
         if encoder.prefix == Prefix::None {
             let plain = scanned[1].is_not(0) & head_bytes.is(0);
             k.if_(plain, || {
-                check_normal(k, normal.as_ref(), text, end);
+                normalise(text, end, out_end);
                 let done = k.call(sections, &[text, end, out, out_end, flags, k.i64(0)])[0];
                 k.return_if(done.is_not(STUCK), &[done]);
             });
@@ -68,28 +98,72 @@ fn emit_text(e: &mut Emitter, encoder: &Encoder, utf8: &Utf8, sections: &Func) -
         let copy = out_end - bytes;
         k.each(k.i64(0), head_bytes, 1, |i| (copy + i).store_byte(0, (head + i).load_byte(0)));
         k.call(&utf8.repair, &[text, end, copy + head_bytes]);
-        check_normal(k, normal.as_ref(), copy, out_end);
+        normalise(copy, out_end, copy);
         k.ret(&k.call(sections, &[copy, out_end, out, out_end, flags, k.i64(1)]));
     });
     f
 }
 
-/// Leaves the function unless the first piece of a text is all of it.
-fn check_normal<'k>(k: &'k Kernel<'k>, normal: Option<&Func>, text: Val<'k>, end: Val<'k>) {
-    let Some(normal) = normal else { return };
-    k.if_(text.ult(end), || {
-        let whole = k.call(normal, &[text, end])[0].eq(end);
-        k.return_if(!whole, &[k.i64(NOT_NORMAL)]);
-    });
+/// Functions that bring the sections between added tokens to NFC, each for itself.
+struct Normaliser {
+    nfc: Nfc,
+    /// `write(text, end, out, limit, flags) -> (address, address)`: the text in NFC, not before `out`
+    /// nor behind `limit`, with a byte free before it; or `NO_ROOM`.
+    write: Func,
+}
+
+impl Normaliser {
+    fn emit(e: &mut Emitter, normal: &Normal, find: Option<&Func>) -> Normaliser {
+        let nfc = Nfc::emit(e, normal);
+        let f = e.declare("encode.normalise", &[I64; 5], &[I64, I64]);
+        e.define(&f, Tuning::Optimised, |k, args| {
+            let [text, end, out, limit, flags] = *args else { unreachable!("five are declared") };
+            let (zero, one) = (k.i64(0), k.i64(1));
+            let bytes = k.call(&nfc.decompose, &[text, end, zero, zero])[0];
+            let room = (limit - out).lt((bytes << 1) + 1);
+            k.return_if(room, &[k.i64(NO_ROOM), k.i64(NO_ROOM)]);
+            // What is decomposed lies behind what is made of it.
+            let parts = limit - bytes;
+            let start = parts - bytes;
+            let (p, to) = (k.var(text), k.var(start));
+            k.while_(
+                || p.get().ult(end),
+                || {
+                    let found = match find {
+                        Some(find) => k.call(find, &[p.get(), end, flags]),
+                        None => vec![end, k.i64(-1)],
+                    };
+                    let behind = k.call(&nfc.decompose, &[p.get(), found[0], parts, one])[0];
+                    to.set(k.call(&nfc.compose, &[parts, behind, to.get()])[0]);
+                    p.set(found[0]);
+                    k.if_(found[1].is_not(-1), || {
+                        let after = found[0] + (found[1] >> 32);
+                        k.each_address(found[0], after, one, |at| {
+                            to.get().store_byte(0, at.load_byte(0));
+                            to.add(one);
+                        });
+                        p.set(after);
+                    });
+                },
+            );
+            k.ret(&[start, to.get()]);
+        });
+        Normaliser { nfc, write: f }
+    }
+
+    /// Whether a text has to be brought to NFC, as far as a glance tells.
+    fn wanted<'k>(&self, k: &'k Kernel<'k>, text: Val<'k>, end: Val<'k>) -> Val<'k> {
+        let wanted = k.var(k.i32(0));
+        k.if_(text.ult(end), || {
+            wanted.set(k.call(&self.nfc.quick, &[text, end])[0].ne(end).uext(I32));
+        });
+        wanted.get().is_not(0)
+    }
 }
 
 /// Emits `sections(text, end, out, limit, flags, copied) -> address`: a whole text, which may be
 /// written if it is a copy; then tokens may be written up to where it is read.
-fn emit_sections(e: &mut Emitter, encoder: &Encoder, section: &Func) -> Option<Func> {
-    let find = match encoder.added.is_empty() {
-        true => None,
-        false => Some(emit_find(e, encoder)?),
-    };
+fn emit_sections(e: &mut Emitter, encoder: &Encoder, section: &Func, find: Option<&Func>) -> Func {
     let changes = encoder.alphabet == Alphabet::Characters || encoder.prefix != Prefix::None;
     let prepare = changes.then(|| emit_prepare(e, encoder));
     let f = e.declare("encode.sections", &[I64; 6], &[I64]);
@@ -97,7 +171,7 @@ fn emit_sections(e: &mut Emitter, encoder: &Encoder, section: &Func) -> Option<F
         let [text, end, _, limit, flags, copied] = *args else { unreachable!("six are declared") };
         let (p, out, flags) = (k.var(text), k.var(args[2]), k.var(flags));
         k.loop_(|| {
-            let found = match &find {
+            let found = match find {
                 Some(find) => k.call(find, &[p.get(), end, flags.get()]),
                 None => vec![end, k.i64(-1)],
             };
@@ -125,7 +199,7 @@ fn emit_sections(e: &mut Emitter, encoder: &Encoder, section: &Func) -> Option<F
         });
         k.ret(&[out.get()]);
     });
-    Some(f)
+    f
 }
 
 /// Where tokens must end when text from an address on is still needed.

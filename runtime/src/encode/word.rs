@@ -17,10 +17,8 @@ use targets::{Emitter, Func, Kernel, Val};
 pub const NO_ROOM: i64 = 0;
 /// What `word` returns at a byte that no token stands for.
 pub const STUCK: i64 = 1;
-/// What stands for a text that may have to be normalised.
-pub const NOT_NORMAL: i64 = 2;
 /// No address is smaller.
-pub const FIRST_ADDRESS: i64 = 3;
+pub const FIRST_ADDRESS: i64 = 2;
 
 /// An array of numbers, each of one, two or four bytes, as few as they all fit in.
 #[derive(Clone, Copy)]

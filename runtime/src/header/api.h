@@ -42,6 +42,12 @@ typedef char smol_sampling_has_48_bytes[sizeof(smol_sampling) == 48 ? 1 : -1];
    Errors: ENV, SCRATCH, WEIGHTS, STATE, ALIGN, SIZE. */
 int32_t smol_init(const smol_env *env, void *state, size_t state_bytes);
 
+/* Reads all weights once and compares them with the hash that they were written with, which takes as
+   long as memory takes. Every other function looks at the hash in their header alone, and so finds
+   weights of another checkpoint, but not a bit that has changed.
+   Errors: ENV, SCRATCH, WEIGHTS, DAMAGED. */
+int32_t smol_verify(const smol_env *env);
+
 /* Feeds count > 0 tokens; the logits are those after the last one.
    Errors: ENV, SCRATCH, WEIGHTS, ALIGN, STATE, ARG, CONTEXT, TOKEN, CANCELLED. */
 int32_t smol_prefill(const smol_env *env, void *state, const int32_t *tokens, size_t count);
@@ -87,12 +93,13 @@ int32_t smol_load(void *state, const void *blob, size_t bytes);
    those of the checkpoint's tokenizer, and what the text spells of special tokens becomes them. The
    text need not be valid UTF-8: each part of it that is not (the longest that could begin a
    character, or one byte) counts as U+FFFD. Time is linear in bytes, which are 2^29 at most.
-   cap 0: returns a cap that always suffices, near bytes + bytes / 4, and writes nothing. Less does
+   cap 0: returns a cap that always suffices, near bytes + bytes / 4 but for NFC, and writes nothing. Less does
    where there are fewer tokens; a text that has to change first (what is not UTF-8, a space in
    front) needs room for a copy of it behind the tokens, and the way to the tokens of a word may be
-   a few longer than they are. Errors: TOKENIZER; TEXT if the tokenizer takes Unicode's NFC (Qwen2
-   and 3) and the quick check of UAX 15 does not say yes, as for most single accents; ARG if a pointer is NULL that is needed, or bytes
-   are too many; SIZE if cap is too small, and then tokens hold nothing of use. */
+   a few longer than they are. If the tokenizer takes Unicode's NFC (Qwen2 and 3), a text that is not
+   in it needs more: two copies as long as it is decomposed. Errors: TOKENIZER; ARG if a pointer is
+   NULL that is needed, or bytes are too many; SIZE if cap is too small, and then tokens hold nothing
+   of use. */
 int32_t smol_encode(const char *text, size_t bytes, int32_t *tokens, size_t cap);
 
 /* Writes the bytes of a token, at most cap of them, without a final zero, and returns how many it

@@ -38,7 +38,8 @@ pub fn emit(
     tokens: Option<&[Vec<u8>]>,
 ) -> Vec<Func> {
     let mut emitter = Emitter::new(target, module, "smol", false);
-    let mut functions = save::emit(&mut emitter, layout).to_vec();
+    let checksum = save::emit_checksum(&mut emitter);
+    let mut functions = save::emit(&mut emitter, layout, &checksum).to_vec();
     functions.push(sample::emit(&mut emitter, layout));
     functions.push(pieces::emit(&mut emitter, tokens));
     functions.push(errors::emit(&mut emitter));

@@ -5,6 +5,9 @@
 //! `rcx` groups, `r8` x_stride, `r9` y_stride; on the stack residual or 0, rows (a multiple of 16),
 //! room: products, then the panel as bytes.
 //!
+//! Weights of 8 bits are read from the panel as they are, unsigned: what that adds to each product is
+//! taken off with the sums of activations. Fewer bits are unpacked to signed bytes, once for all rows.
+//!
 //! A tile product takes long and must pass through memory, so the tiles of the next groups are under
 //! way while vectors scale those before; and the next panel is fetched meanwhile.
 
@@ -12,7 +15,7 @@ use super::Code;
 use super::x64::{ZMM, listing};
 use crate::kernels::int_panel::{SCALES_BYTES, Shape};
 use crate::kernels::panel::PANEL_ROWS;
-use crate::kernels::quant_rows::{PART, SCALED_SUM, group_bytes};
+use crate::kernels::quant_rows::{NEGATIVE_SUM_128, PART, SCALED_SUM, group_bytes};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -65,9 +68,14 @@ impl Kernel {
         (self.shape.group * COLUMNS as u64) as i32
     }
 
-    /// Whether stored bytes become signed ones in the room.
-    fn signed(&self) -> bool {
-        self.shape.nested() || !(self.shape.format.zero && self.shape.format.bits == 8)
+    /// Whether tiles are read from the panel itself: bytes are, unsigned as they are stored.
+    fn direct(&self) -> bool {
+        self.shape.format.bits == 8
+    }
+
+    /// Bytes of a group where tiles are read.
+    fn tile_step_bytes(&self) -> i32 {
+        if self.direct() { self.shape.step_bytes() as i32 } else { self.half_bytes() }
     }
 
     fn bits(&self) -> i32 {
@@ -89,7 +97,9 @@ fn assemble(s: &Kernel) -> Result<CodeAssembler, IcedError> {
     }
     a.mov(rbp, qword_ptr(rsp + (LOCAL_BYTES + stack + 16)))?;
     configure(&mut a, s)?;
-    unpack(&mut a, s)?;
+    if !s.direct() {
+        unpack(&mut a, s)?;
+    }
     a.lea(r10, qword_ptr(r8 + r8 * 2))?;
     a.lea(r11, qword_ptr(r8 + r8 * 4))?;
     a.lea(rbx, qword_ptr(r10 + r8 * 4))?;
@@ -140,7 +150,7 @@ fn unpack(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
     a.mov(r15, rcx)?;
     a.imul_3(r10, rcx, s.half_bytes())?;
     a.add(r10, r14)?;
-    broadcast(a, zmm30, if s.bits() == 4 { 0x0f0f_0f0f } else { 0x8080_8080 })?;
+    broadcast(a, zmm30, 0x0f0f_0f0f)?;
     broadcast(a, zmm31, 0x0808_0808)?;
     if s.shape.nested() {
         return unpack_nested(a, s);
@@ -151,13 +161,6 @@ fn unpack(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
         for (half, to) in [r14, r10].into_iter().enumerate() {
             let from = rax + (line * 128 + 64 * half as i32);
             a.vmovdqu64(zmm0, zmmword_ptr(from))?;
-            if s.bits() == 8 {
-                if s.signed() {
-                    a.vpxord(zmm0, zmm0, zmm30)?;
-                }
-                a.vmovdqu64(zmmword_ptr(to + line * 64), zmm0)?;
-                continue;
-            }
             a.vpsrlw(zmm1, zmm0, 4)?;
             a.vpandd(zmm0, zmm0, zmm30)?;
             a.vpandd(zmm1, zmm1, zmm30)?;
@@ -237,10 +240,14 @@ fn tile(a: &mut CodeAssembler, s: &Kernel, half: i32) -> Result<(), IcedError> {
     KEPT.iter().try_for_each(|r| a.push(*r))?;
     a.mov(r14, rsi)?;
     a.mov(rax, rsi)?;
-    a.lea(r15, qword_ptr(rbp + PRODUCTS_BYTES))?;
-    if half == 1 {
-        a.imul_3(r12, rcx, s.half_bytes())?;
-        a.add(r15, r12)?;
+    if s.direct() {
+        a.lea(r15, qword_ptr(rdi + 64 * half))?;
+    } else {
+        a.lea(r15, qword_ptr(rbp + PRODUCTS_BYTES))?;
+        if half == 1 {
+            a.imul_3(r12, rcx, s.half_bytes())?;
+            a.add(r15, r12)?;
+        }
     }
     a.imul_3(r9, rcx, (s.shape.step_bytes() + s.shape.factors_bytes()) as i32)?;
     a.lea(r9, qword_ptr(r9 + rdi * 1 + s.shape.panel_bytes(0) as i32))?;
@@ -337,20 +344,22 @@ fn tile_op(a: &mut CodeAssembler, s: &Kernel, op: TileOp) -> Result<(), IcedErro
             a.tileloadd(operands(group, step).0, r14 + r8 * 1 + (group * x_step + step * depth))
         }
         TileOp::LoadW { group, step } => {
-            let at = group * s.half_bytes() + step * depth * 16;
-            a.tileloadd(operands(group, step).1, r15 + rsi * 1 + at)
+            // Lines of 64 bytes in the room, of 128 in the panel.
+            let lines = if s.direct() { 2 } else { 1 };
+            let at = group * s.tile_step_bytes() + step * depth * 16 * lines;
+            a.tileloadd(operands(group, step).1, r15 + rsi * lines + at)
         }
         TileOp::Dot { group, step } => {
             let (x, w) = operands(group, step);
-            match s.signed() {
-                true => a.tdpbssd(product(group), x, w),
-                false => a.tdpbsud(product(group), x, w),
+            match s.direct() {
+                true => a.tdpbsud(product(group), x, w),
+                false => a.tdpbssd(product(group), x, w),
             }
         }
         TileOp::Store { group } => a.tilestored(r12 + rsi * 1 + group * TILE_BYTES, product(group)),
         TileOp::Next { groups } => {
             a.add(r14, x_step * groups)?;
-            a.add(r15, s.half_bytes() * groups)
+            a.add(r15, s.tile_step_bytes() * groups)
         }
     }
 }
@@ -407,7 +416,14 @@ fn scale(
             a.prefetcht1(byte_ptr(line))?;
         }
         let (product, factor) = (ZMM[2 + t % 4], ZMM[6 + t % 4]);
-        a.vcvtdq2ps(product, zmmword_ptr(r13 + (g * TILE_BYTES + 64 * t as i32)))?;
+        let at = zmmword_ptr(r13 + (g * TILE_BYTES + 64 * t as i32));
+        if s.direct() && !s.shape.format.zero {
+            a.vmovdqu64(product, at)?;
+            a.vpaddd(product, product, dword_bcst(row(t) + (x + group + NEGATIVE_SUM_128)))?;
+            a.vcvtdq2ps(product, product)?;
+        } else {
+            a.vcvtdq2ps(product, at)?;
+        }
         let x_scale = dword_bcst(row(t) + (x + group));
         if s.shape.scales_per_group() {
             a.vmulps(factor, zmm0, x_scale)?;

@@ -7,7 +7,7 @@ use super::Code;
 use super::wide::{ARGUMENTS, Wide};
 use super::x64::ZMM;
 use crate::kernels::quant_rows::{
-    NEGATIVE_SUM, SCALED_SUM, group_bytes, negative_part, parts, record_bytes,
+    NEGATIVE_SUM, NEGATIVE_SUM_128, SCALED_SUM, group_bytes, negative_part, parts, record_bytes,
 };
 use crate::kernels::rms_norm;
 use crate::math::{EXP, EXP2, EXP2_LOW};
@@ -297,7 +297,8 @@ pub(super) fn quantise(w: &mut Wide, c: &Constants, group: i32) -> Done {
     w.a.vmulss(xmm9, xmm9, xmm8)?;
     w.a.vmovss(dword_ptr(r11 + (group + SCALED_SUM)), xmm9)?;
     w.a.mov(dword_ptr(r11 + (group + NEGATIVE_SUM)), eax)?;
-    w.a.mov(dword_ptr(r11 + (group + SCALED_SUM + 4)), 0)?;
+    w.a.shl(eax, 7)?;
+    w.a.mov(dword_ptr(r11 + (group + NEGATIVE_SUM_128)), eax)?;
     w.a.add(r11, group_bytes(group as u64) as i32)
 }
 

@@ -439,14 +439,16 @@ impl<'k> Val<'k> {
     }
 
     /// `self[l] += Σ_j w[4l + j] · x[4l + j]`, four lanes of 32 bits from sixteen bytes; `x` is signed,
-    /// `w` unsigned on x86-64 and signed on AArch64.
+    /// `w` unsigned on x86-64 and signed elsewhere.
     ///
     /// This exact tree, operand order included, is what Cranelift folds into `vpdpbusd` and `sdot`;
     /// without such an instruction it is computed as written.
     pub fn dot_i8(self, w: Val<'k>, x: Val<'k>) -> Val<'k> {
         let (low, high) = match self.k.facts.arch {
             Arch::X64 => (x.swiden_low() * w.uwiden_low(), x.swiden_high() * w.uwiden_high()),
-            Arch::A64 => (w.swiden_low() * x.swiden_low(), w.swiden_high() * x.swiden_high()),
+            Arch::A64 | Arch::R64 => {
+                (w.swiden_low() * x.swiden_low(), w.swiden_high() * x.swiden_high())
+            }
         };
         let low = low.swiden_low().iadd_pairwise(low.swiden_high());
         let high = high.swiden_low().iadd_pairwise(high.swiden_high());

@@ -108,6 +108,12 @@ impl Kernels {
                 let shape = int_panel::Shape::new(format, x.group.into());
                 linear::Panels::ints(shape, self.int_panel(e, shape))
             }
+            (_, DType::Int(format)) => {
+                let shape = int_panel::Shape::packed(format);
+                let floats = self.panel(e, DType::F32, panel::PANEL_ROWS);
+                let rows = int_panel::unpack::define(e, shape, &floats.rows);
+                linear::Panels::weights_only(shape, rows)
+            }
             _ => linear::Panels::floats(&self.panel(e, matrix, panel::PANEL_ROWS)),
         }
     }
@@ -142,10 +148,12 @@ impl Kernels {
             Op::Linear => {
                 let (rows, columns) = types[0].as_rows().expect("verified");
                 let (matrix, _) = types[1].as_weight().expect("verified");
-                if matches!(rows, DType::Int(_)) {
-                    let room = int_panel::room_bytes(&e.target.facts, columns);
-                    self.room_bytes = self.room_bytes.max(room.next_multiple_of(64));
-                }
+                let room = match (rows, matrix) {
+                    (DType::Int(_), _) => int_panel::room_bytes(&e.target.facts, columns),
+                    (_, DType::Int(_)) => int_panel::unpack::room_bytes(columns),
+                    _ => 0,
+                };
+                self.room_bytes = self.room_bytes.max(room.next_multiple_of(64));
                 if !self.linear.contains_key(&(rows, matrix)) {
                     let panels = self.panels_of(e, rows, matrix);
                     self.linear.insert((rows, matrix), linear::define(e, &panels));

@@ -4,7 +4,7 @@
 use super::kernels::{Kernels, rms_norm_shape, slot};
 use super::{Clock, Inputs};
 use crate::builder::{Func, Kernel, Val};
-use crate::kernels::{attention, fake_quant, kv_append, panel};
+use crate::kernels::{attention, fake_quant, int_panel, kv_append, panel};
 use crate::pack::padded_rows;
 use crate::plan::{GraphPlan, Place, Step, row_bytes, row_stride};
 use crate::profile;
@@ -342,8 +342,9 @@ impl Writer<'_> {
         let (dtype, width) = x.as_rows().expect("verified");
         let (matrix, dims) =
             self.graph.arg_type(module, inst.args[1]).as_weight().expect("verified");
-        let steps = match dtype {
-            DType::Int(format) => width / format.group_of(width),
+        let steps = match (dtype, matrix) {
+            (DType::Int(format), _) => width / format.group_of(width),
+            (_, DType::Int(format)) => width / int_panel::Shape::packed(format).group,
             _ => width,
         };
         Product {

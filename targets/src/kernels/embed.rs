@@ -50,7 +50,7 @@ fn int_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], format: IntFormat) {
     };
     let to = k.var(*y);
     // With one group a row any step does; the scales follow the last.
-    let shape = Shape::new(format, if format.group == 0 { 16 } else { format.group.into() });
+    let shape = Shape::packed(format);
     let groups = *width / shape.group as i64;
     let panel_bytes =
         groups * (shape.step_bytes() + shape.factors_bytes()) as i64 + shape.panel_bytes(0) as i64;
@@ -102,9 +102,9 @@ fn int_group<'k>(
         match (k.facts.arch, shape.format.zero) {
             (Arch::X64, false) => (0, -half),
             (Arch::X64, true) => (0, 0),
-            (Arch::A64, true) if shape.nested() => (0, 0),
-            (Arch::A64, false) => (half, -half),
-            (Arch::A64, true) => (half, 0),
+            (Arch::A64 | Arch::R64, true) if shape.nested() => (0, 0),
+            (Arch::A64 | Arch::R64, false) => (half, -half),
+            (Arch::A64 | Arch::R64, true) => (half, 0),
         },
     );
     k.each(k.i64(0), k.i64(shape.quads_bytes() as i64), line, |_| {

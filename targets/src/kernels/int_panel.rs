@@ -11,6 +11,7 @@
 //! multiply-adds, so every kernel gives the same bits.
 
 mod clif;
+pub mod unpack;
 
 use super::panel::PANEL_ROWS;
 use super::quant_rows::PART;
@@ -61,6 +62,12 @@ impl Shape {
             (false, _) => Scales::Group,
         };
         Shape { format, group, scales }
+    }
+
+    /// The shape by which a format is packed: with scales of rows the order of the integers is the same
+    /// for every group of activations.
+    pub fn packed(format: IntFormat) -> Shape {
+        Shape::new(format, if format.group == 0 { 16 } else { format.group.into() })
     }
 
     /// Bytes of a group's integers.
@@ -259,9 +266,9 @@ fn stored(q: i16, exists: bool, format: IntFormat, arch: Arch) -> u8 {
     }
     match (arch, format.zero) {
         (Arch::X64, false) => (q + half) as u8,
-        (Arch::X64, true) | (Arch::A64, false) => q as u8,
-        (Arch::A64, true) if exists => (q - half) as u8,
-        (Arch::A64, true) => -half as u8,
+        (Arch::X64, true) | (Arch::A64 | Arch::R64, false) => q as u8,
+        (Arch::A64 | Arch::R64, true) if exists => (q - half) as u8,
+        (Arch::A64 | Arch::R64, true) => -half as u8,
     }
 }
 

@@ -323,8 +323,8 @@ impl<'k> Row<'k> {
         match (k.facts.arch, self.bits) {
             (Arch::X64, 8) => signed ^ k.vector(I8X16, &[0x80; 16]),
             (Arch::X64, _) => signed + k.vector(I8X16, &[8; 16]),
-            (Arch::A64, 8) => signed,
-            (Arch::A64, _) => signed & k.vector(I8X16, &[15; 16]),
+            (Arch::A64 | Arch::R64, 8) => signed,
+            (Arch::A64 | Arch::R64, _) => signed & k.vector(I8X16, &[15; 16]),
         }
     }
 }

@@ -33,6 +33,11 @@ impl Panels {
         }
     }
 
+    /// Panels of integers that multiply rows of floats.
+    pub fn weights_only(shape: Shape, rows: Func) -> Panels {
+        Panels { name: format!("{}_only", shape.format), ..Panels::ints(shape, rows) }
+    }
+
     /// Panels of integers.
     pub fn ints(shape: Shape, rows: Func) -> Panels {
         Panels {

@@ -56,7 +56,7 @@ fn row_counts(e: &Emitter) -> &'static [u64] {
         Arch::X64 if facts.avx512 => &[12, 8, 4, 3, 2, 1],
         Arch::X64 if facts.avx2 => &[6, 4, 3, 2, 1],
         Arch::X64 => &[6, 3, 2, 1],
-        Arch::A64 => &[8, 4, 3, 2, 1],
+        Arch::A64 | Arch::R64 => &[8, 4, 3, 2, 1],
     }
 }
 
@@ -80,9 +80,9 @@ fn slice_vectors(arch: Arch, m: u64) -> u64 {
         (Arch::X64, 1) => 8,
         (Arch::X64, 2 | 3) => 4,
         (Arch::X64, _) => 2,
-        (Arch::A64, 1 | 2) => 8,
-        (Arch::A64, 3 | 4) => 4,
-        (Arch::A64, _) => 2,
+        (Arch::A64 | Arch::R64, 1 | 2) => 8,
+        (Arch::A64 | Arch::R64, 3 | 4) => 4,
+        (Arch::A64 | Arch::R64, _) => 2,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `quant_rows`: rows of f32 to int8 in groups, as `ir::quant::quant_group` defines it.
 //!
 //! A quantised row is its groups one after another, each the integers and then a record: `f32`
-//! scale, `i32` minus the sum of the integers, `f32` scale times the sum, 4 bytes of nothing; in
+//! scale, `i32` minus the sum of the integers, `f32` scale times the sum, `i32` minus 128 sums; in
 //! groups of more than one part of 32 follow `i32` minus the sums of the parts, filled up to 16
 //! bytes. A kernel that multiplies it needs one pointer, and what it reads for a group is together.
 
@@ -32,6 +32,9 @@ pub fn record_bytes(group: u64) -> u64 {
 pub fn negative_part(group: u64, part: u64) -> i32 {
     if parts(group) == 0 { NEGATIVE_SUM } else { 16 + 4 * part as i32 }
 }
+
+/// In a record: minus 128 times the sum of the integers.
+pub const NEGATIVE_SUM_128: i32 = 12;
 
 /// Bytes of a group and its record.
 pub fn group_bytes(group: u64) -> u64 {
@@ -116,7 +119,7 @@ pub(super) fn one_group<'k>(
     y.store(group as i32, scale);
     y.store(group as i32 + NEGATIVE_SUM, -sum);
     y.store(group as i32 + SCALED_SUM, scale * sum.to_float(F32));
-    y.store(group as i32 + SCALED_SUM + 4, k.i32(0));
+    y.store(group as i32 + NEGATIVE_SUM_128, -(sum << 7));
 }
 
 /// The sum of four integers.

@@ -60,7 +60,7 @@ fn write_object(dir: &Path, target: &Target, define: &dyn Fn(&mut Emitter) -> Ve
     let functions = define(&mut e);
     export(&mut e, &functions);
     let mut file = std::fs::File::create(dir.join("kernels.o")).expect("the folder is ours");
-    object::write(sink.finish(), None, &mut file).expect("objects can be written");
+    object::write(sink.finish(), None, None, &mut file).expect("objects can be written");
     functions.len()
 }
 

@@ -120,7 +120,7 @@ fn start<'k>(k: &'k Kernel<'k>, shape: Shape, x: Val<'k>) -> Option<Val<'k>> {
     match (shape.offset_log2(k.facts.arch), k.facts.arch) {
         (Some(log2), _) => Some(negative() << log2),
         // Low ends count from unsigned integers, AArch64 holds them less half the range.
-        (None, Arch::A64) if shape.format.zero => {
+        (None, Arch::A64 | Arch::R64) if shape.format.zero => {
             Some(-(negative() << (i64::from(shape.format.bits) - 1)))
         }
         _ => None,
@@ -272,7 +272,7 @@ fn block_of_halves<'k>(
                 let x = x.swiden_low();
                 [weights.uwiden_low().madd_i16(x), weights.uwiden_high().madd_i16(x)]
             }
-            Arch::A64 => {
+            Arch::A64 | Arch::R64 => {
                 let (low, high) = (
                     weights.swiden_low() * x.swiden_low(),
                     weights.swiden_high() * x.swiden_high(),
@@ -287,7 +287,7 @@ fn block_of_halves<'k>(
     let both = |[low, high]: [Option<Val<'k>>; 2]| {
         let (low, high) = (low.expect("blocks have quads"), high.expect("blocks have quads"));
         match (k.facts.arch, small) {
-            (Arch::A64, true) => low.sum_pairs().iadd_pairwise(high.sum_pairs()),
+            (Arch::A64 | Arch::R64, true) => low.sum_pairs().iadd_pairwise(high.sum_pairs()),
             _ => low.iadd_pairwise(high),
         }
     };
