@@ -1,8 +1,8 @@
 //! The promises of the header, tested from C: memory, stack, refusals, cancelling.
 
 use ingot_tests::machine::{A64, Language, Machine, is_installed, words};
-use ingot_tests::{folder, lacking};
 use ingot_tests::model::{SHIPPED, build, shipped};
+use ingot_tests::{folder, lacking};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;

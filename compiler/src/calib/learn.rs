@@ -94,7 +94,7 @@ pub fn rotations(
     let steps = flag.how.steps;
     let mut show = |step: usize, loss: f64, learned: &Learned| {
         eprintln!("learning rotations: step {} of {steps}, {loss:.4} nats", step + 1);
-        if (step + 1) % KEEP == 0 {
+        if (step + 1).is_multiple_of(KEEP) {
             cache.store("learning", key, &pack(step + 1, learned));
         }
     };
