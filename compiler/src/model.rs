@@ -10,6 +10,7 @@ use crate::transforms::{Rotate, TransformFlags};
 use ir::Module;
 use passes::Context;
 use passes::stats::Lab;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// Positions of a conversation unless the user says otherwise.
@@ -81,15 +82,20 @@ fn settle(
             }
         };
     };
-    // Before the transforms, because which of them helps depends on the rounding, and after them.
     let round = flags.calib.axis(context);
-    search::settle(
-        lab,
-        module,
-        context,
-        flags.calib.round(),
-        &[round.clone(), rotate, smooth, round],
-    )
+    let axes = match [&rotate, &smooth].iter().all(|axis| axis.settings.is_empty()) {
+        true => vec![round],
+        // Before the transforms, because which of them helps depends on the rounding, and after them.
+        false => vec![round.clone(), rotate, smooth, round],
+    };
+    // Like what passes tell: where it was asked for, or somebody watches.
+    let tells = flags.dump.log_passes || std::io::stderr().is_terminal();
+    let tell = |line: String| {
+        if tells {
+            eprintln!("{line}");
+        }
+    };
+    Ok(search::settle(lab, module, context, flags.calib.round(), &axes, &tell))
 }
 
 fn open(flags: &ModelFlags) -> Result<(Module, BlobSource, Option<Tokenizer>), Error> {

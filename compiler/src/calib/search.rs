@@ -5,7 +5,6 @@
 //! taken from the order that is known of larger models.
 
 use super::{Laboratory, Round};
-use crate::Error;
 use crate::pipeline;
 use ir::Module;
 use passes::Context;
@@ -68,14 +67,16 @@ pub struct Axis {
 }
 
 /// Tries every axis, the others as they were found best so far, and leaves the best in `context`; how
-/// to round then. Says on standard error what was tried and why.
+/// to round then. `tell` hears what was tried, and what of it is kept. Where nothing can be used the axis
+/// stays as it is, and the pipeline says what is wrong.
 pub fn settle(
     lab: &Laboratory<'_>,
     module: &Module,
     context: &mut Context<'_>,
     mut round: Round,
     axes: &[Axis],
-) -> Result<Round, Error> {
+    tell: &dyn Fn(String),
+) -> Round {
     for axis in axes.iter().filter(|axis| !axis.settings.is_empty()) {
         let mut best: Option<(f64, &Setting)> = None;
         for setting in &axis.settings {
@@ -83,22 +84,20 @@ pub fn settle(
             setting.apply(&mut tried, &mut how);
             match measure(lab, module, &tried, how) {
                 Ok(loss) => {
-                    eprintln!("--{} {:<28} {loss:.4} nats", axis.name, setting.to_string());
+                    tell(format!("--{} {:<28} {loss:.4} nats", axis.name, setting.to_string()));
                     if best.is_none_or(|(least, _)| loss < least) {
                         best = Some((loss, setting));
                     }
                 }
-                Err(why) => eprintln!("--{} {:<28} {why}", axis.name, setting.to_string()),
+                Err(why) => tell(format!("--{} {:<28} {why}", axis.name, setting.to_string())),
             }
         }
-        let Some((_, setting)) = best else {
-            let why = format!("none of the settings of --{} can be used", axis.name);
-            return Err(Error::new("IG0501", why));
-        };
-        eprintln!("--{} {setting} is kept", axis.name);
-        setting.apply(context, &mut round);
+        if let Some((_, setting)) = best {
+            tell(format!("--{} {setting} is kept", axis.name));
+            setting.apply(context, &mut round);
+        }
     }
-    Ok(round)
+    round
 }
 
 /// Divergence of the module that the passes make.

@@ -5,8 +5,8 @@ use crate::builder::Func;
 use crate::emit::Emitter;
 use crate::kernels::kv_append::Slot;
 use crate::kernels::{
-    attention, elementwise, embed, fake_quant, gated, hadamard, int_panel, kv_append, linear, panel,
-    quant_rows, rms_norm, rope,
+    attention, elementwise, embed, fake_quant, gated, hadamard, int_panel, kv_append, linear,
+    panel, quant_rows, rms_norm, rope,
 };
 use crate::plan::{Step, steps};
 use crate::sync::define_barrier;

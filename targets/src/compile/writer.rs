@@ -460,8 +460,7 @@ impl Writer<'_> {
             private + self.kernels.room_bytes as i64,
         ];
         let types = self.graph.insts[gate].args.iter();
-        let types: Vec<Type> =
-            types.map(|a| self.graph.arg_type(self.inputs.module, *a)).collect();
+        let types: Vec<Type> = types.map(|a| self.graph.arg_type(self.inputs.module, *a)).collect();
         let (rows, _) = types[0].as_rows().expect("verified");
         let (matrix, _) = types[1].as_weight().expect("verified");
         k.call(&self.kernels.gated[&(rows, matrix, group)], &args);

@@ -38,7 +38,8 @@ pub fn define(
         let ups = *products + *rows * stride;
         let none = k.i64(0);
         k.each(*first, *end, 1, |g| {
-            let (first, end) = (g * (group / PANEL_ROWS) as i64, (g + 1) * (group / PANEL_ROWS) as i64);
+            let (first, end) =
+                (g * (group / PANEL_ROWS) as i64, (g + 1) * (group / PANEL_ROWS) as i64);
             for (matrix, to) in [(*gate, *products), (*up, ups)] {
                 // `linear` counts panels from the first one of the matrix.
                 let to = to - g * stride;
