@@ -138,7 +138,7 @@ impl Grids {
 
     /// Grids that are tried for a row.
     fn tried(row: &[f32], format: IntFormat) -> Vec<Grids> {
-        let units: &[f32] = if format.nested { &[1.0, 0.93, 0.86] } else { &[1.0] };
+        let units: &[f32] = if format.nested { &[1.0, 0.94, 0.88, 0.82] } else { &[1.0] };
         units.iter().map(|&by| Grids::shrunk(row, format, by)).collect()
     }
 

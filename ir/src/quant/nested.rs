@@ -50,8 +50,8 @@ pub(crate) fn covering(x: &[f32], unit: f32) -> Grid {
     grid
 }
 
-/// Grids around the one that covers a group: steps from a little larger to a quarter smaller, each
-/// with the two zero points beside the best.
+/// Grids around the one that covers a group: steps from a little larger to much smaller, each with
+/// the zero points beside the best.
 pub(super) fn candidates(x: &[f32], unit: f32) -> Vec<Grid> {
     let (low, high) = ends(x);
     let step = step(low, high);
@@ -59,12 +59,12 @@ pub(super) fn candidates(x: &[f32], unit: f32) -> Vec<Grid> {
         return vec![Grid::nested(unit, 0.0, 0.0)];
     }
     let exact = step / unit;
-    let (first, last) = ((exact * 0.75).round().max(1.0), (exact * 1.05).round().max(1.0));
+    let (first, last) = ((exact * 0.7).floor().max(1.0), (exact * 1.1).ceil());
     let mut grids = vec![];
     for factor in (first as i32..=last.min(CODE_MAX) as i32).map(|f| f as f32) {
         // What is cut off is cut off on both sides.
         let middle = CODE_MAX / 2.0 - (low.min(0.0) + high.max(0.0)) / 2.0 / (factor * unit);
-        for zero in [middle.floor(), middle.ceil()].map(|zero| zero.clamp(0.0, CODE_MAX)) {
+        for zero in [-1.0, 0.0, 1.0].map(|d| (middle.round() + d).clamp(0.0, CODE_MAX)) {
             if factor <= factor_within(zero) {
                 grids.push(Grid::nested(unit, factor, zero));
             }
