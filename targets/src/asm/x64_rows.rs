@@ -87,16 +87,7 @@ fn write_rms_norm(shape: rms_norm::Shape, group: i32) -> Result<Code, IcedError>
     w.a.add(r10, 64)?;
     w.a.cmp(r10, shape.width as i32 * 4)?;
     w.a.jl(squares)?;
-    w.a.vextractf128(xmm1, ymm0, 1)?;
-    w.a.vextractf32x4(xmm2, zmm0, 2)?;
-    w.a.vextractf32x4(xmm3, zmm0, 3)?;
-    w.a.vaddps(xmm0, xmm0, xmm1)?;
-    w.a.vaddps(xmm2, xmm2, xmm3)?;
-    w.a.vaddps(xmm0, xmm0, xmm2)?;
-    for order in [0x4e, 0xb1] {
-        w.a.vpermilps(xmm1, xmm0, order)?;
-        w.a.vaddps(xmm0, xmm0, xmm1)?;
-    }
+    sum_chains(&mut w, 0, xmm0)?;
     let [width, eps, one] = [shape.width as f32, shape.eps, 1.0].map(|x| XMM[c.at(x.to_bits())]);
     w.a.vdivss(xmm0, xmm0, width)?;
     w.a.vaddss(xmm0, xmm0, eps)?;
@@ -300,6 +291,22 @@ pub(super) fn quantise(w: &mut Wide, c: &Constants, group: i32) -> Done {
     w.a.shl(eax, 7)?;
     w.a.mov(dword_ptr(r11 + (group + NEGATIVE_SUM_128)), eax)?;
     w.a.add(r11, group_bytes(group as u64) as i32)
+}
+
+/// The lanes of register `from` as CLIF adds four chains of four lanes, into every lane of `to`; `xmm2`
+/// and `xmm3` are lost.
+pub(super) fn sum_chains(w: &mut Wide, from: usize, to: AsmRegisterXmm) -> Done {
+    w.a.vextractf32x4(xmm2, ZMM[from], 2)?;
+    w.a.vextractf32x4(xmm3, ZMM[from], 3)?;
+    w.a.vaddps(xmm2, xmm2, xmm3)?;
+    w.a.vextractf32x4(xmm3, ZMM[from], 1)?;
+    w.a.vaddps(to, XMM[from], xmm3)?;
+    w.a.vaddps(to, to, xmm2)?;
+    for order in [0x4e, 0xb1] {
+        w.a.vpermilps(xmm2, to, order)?;
+        w.a.vaddps(to, to, xmm2)?;
+    }
+    Ok(())
 }
 
 /// `op` over all lanes, the result in every one; `other` is lost.

@@ -6,6 +6,7 @@ use super::wide::Wide;
 use super::x64::ZMM;
 use super::x64_rows::{
     Constants, Done, exp, exp_constants, exp2, exp2_constants, lanes, quant_constants, quantise,
+    sum_chains,
 };
 use crate::kernels::kv_append::PANEL_POSITIONS;
 use crate::kernels::quant_rows::group_bytes;
@@ -19,7 +20,7 @@ const GROUP: i32 = PANEL_POSITIONS as i32;
 const LANES: usize = 13;
 const SEEN: usize = 14;
 const HIGHEST: AsmRegisterZmm = zmm5;
-const SUM: AsmRegisterZmm = zmm6;
+const SUM: usize = 6;
 const SIXTEEN: usize = 7;
 /// Minus the maximum times the factor on scores.
 const START: AsmRegisterZmm = zmm4;
@@ -59,7 +60,7 @@ fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
         w.a.vmulps(START, HIGHEST, c.zmm(factor))?;
         w.a.vxorps(START, START, ZMM[c.at(SIGN)])?;
     }
-    w.a.vpxord(SUM, SUM, SUM)?;
+    w.zero(SUM)?;
     each(&mut w, rsi, GROUP, |w| weights(w, &c, factor, quantised))?;
     // Groups that nothing is seen of; `r10` stands behind the others.
     let (mut zeros, mut done) = (w.a.create_label(), w.a.create_label());
@@ -78,7 +79,7 @@ fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
     w.a.add(r10, GROUP)?;
     w.a.jmp(zeros)?;
     w.a.set_label(&mut done)?;
-    sum_lanes(&mut w)?;
+    sum_chains(&mut w, SUM, xmm1)?;
     w.a.vmovaps(xmm0, xmm5)?;
     w.finish()
 }
@@ -129,7 +130,7 @@ fn weights(w: &mut Wide, c: &Constants, factor: f32, quantised: bool) -> Done {
         }
         w.a.vpcmpd(k1, ZMM[LANES], ZMM[SEEN], LESS)?;
         w.a.vmovaps(x.k1().z(), x)?;
-        w.a.vaddps(SUM, SUM, x)?;
+        w.a.vaddps(ZMM[SUM], ZMM[SUM], x)?;
         w.add_i32(LANES, LANES, SIXTEEN)?;
         if quantised {
             w.a.vcvtph2ps(zmm8, ymmword_ptr(rcx + r10 * 2 + 32 * j as i32))?;
@@ -139,19 +140,4 @@ fn weights(w: &mut Wide, c: &Constants, factor: f32, quantised: bool) -> Done {
         }
     }
     if quantised { quantise(w, c, GROUP) } else { Ok(()) }
-}
-
-/// The lanes of the sum as CLIF adds them: four chains of four lanes, into `xmm1`.
-fn sum_lanes(w: &mut Wide) -> Done {
-    w.a.vextractf128(xmm1, ymm6, 1)?;
-    w.a.vextractf32x4(xmm2, SUM, 2)?;
-    w.a.vextractf32x4(xmm3, SUM, 3)?;
-    w.a.vaddps(xmm1, xmm6, xmm1)?;
-    w.a.vaddps(xmm2, xmm2, xmm3)?;
-    w.a.vaddps(xmm1, xmm1, xmm2)?;
-    for order in [0x4e, 0xb1] {
-        w.a.vpermilps(xmm2, xmm1, order)?;
-        w.a.vaddps(xmm1, xmm1, xmm2)?;
-    }
-    Ok(())
 }
