@@ -162,14 +162,23 @@ fn block_products<'k>(
     match unit(k.facts) {
         Unit::Nibbles => block_of_nibbles(k, shape, block, w, xs),
         Unit::Halves => block_of_halves(k, shape, block, w, xs),
-        Unit::Dot => {
-            let mut sums = vec![k.i32x4(0); xs.len() * SLICE];
-            quads(k, shape, block, w, xs, &mut |i, weights, x, _| {
-                sums[i] = sums[i].dot_i8(weights, splat_quad(x));
-            });
-            sums
-        }
+        Unit::Dot => dots(k, shape, block, w, xs, vec![k.i32x4(0); xs.len() * SLICE]),
     }
+}
+
+/// Dot products over a block, added to `sums`.
+fn dots<'k>(
+    k: &'k Kernel<'k>,
+    shape: Shape,
+    block: std::ops::Range<u64>,
+    w: Val<'k>,
+    xs: &[Var<'k>],
+    mut sums: Vec<Val<'k>>,
+) -> Vec<Val<'k>> {
+    quads(k, shape, block, w, xs, &mut |i, weights, x, _| {
+        sums[i] = sums[i].dot_i8(weights, splat_quad(x));
+    });
+    sums
 }
 
 /// All products of a group: per row and vector.
@@ -177,11 +186,8 @@ fn products<'k>(k: &'k Kernel<'k>, shape: Shape, w: Val<'k>, xs: &[Var<'k>]) -> 
     let starts: Vec<Option<Val>> = xs.iter().map(|x| start(k, shape, x.get())).collect();
     if unit(k.facts) == Unit::Dot {
         let start = |i: usize| starts[i / SLICE].unwrap_or_else(|| k.i32x4(0));
-        let mut sums: Vec<Val> = (0..xs.len() * SLICE).map(start).collect();
-        quads(k, shape, 0..shape.group, w, xs, &mut |i, weights, x, _| {
-            sums[i] = sums[i].dot_i8(weights, splat_quad(x));
-        });
-        return sums;
+        let sums = (0..xs.len() * SLICE).map(start).collect();
+        return dots(k, shape, 0..shape.group, w, xs, sums);
     }
     let mut totals: Vec<Option<Val>> = vec![None; xs.len() * SLICE];
     for from in (0..shape.group).step_by(BLOCK as usize) {
