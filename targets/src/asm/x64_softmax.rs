@@ -10,24 +10,27 @@ use super::x64_rows::{
 };
 use crate::kernels::kv_append::PANEL_POSITIONS;
 use crate::kernels::quant_rows::group_bytes;
+use crate::kernels::softmax::NOTHING;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use std::f32::consts::LOG2_E;
 
 /// Positions of a group.
 const GROUP: i32 = PANEL_POSITIONS as i32;
-/// Places of lanes, positions that are seen, the maximum, the sum, sixteen.
+/// Places of lanes, positions that are seen, the maximum, the sum, sixteen, the factor.
 const LANES: usize = 13;
 const SEEN: usize = 14;
 const HIGHEST: AsmRegisterZmm = zmm5;
 const SUM: usize = 6;
 const SIXTEEN: usize = 7;
+const FACTOR: AsmRegisterZmm = zmm15;
 /// Minus the maximum times the factor on scores.
 const START: AsmRegisterZmm = zmm4;
 const SIGN: u32 = 1 << 31;
 
-/// Parameters row, positions seen, positions of the block; with `quantised` also the scales of values
-/// and where the quantised row goes. Results in `xmm0` and `xmm1`: maximum, sum.
+/// Parameters row, positions seen, positions of the block, maximum and sum so far; with `quantised` also
+/// the scales of values and where the quantised row goes. Result in `xmm0`: the factor on what was
+/// before.
 pub fn softmax(scale: f32, quantised: bool) -> Code {
     write(scale, quantised).expect("the kernel's operands are encodable")
 }
@@ -35,16 +38,19 @@ pub fn softmax(scale: f32, quantised: bool) -> Code {
 /// `r10` counts positions, `r11` walks the quantised row.
 fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
-    let lowest = f32::NEG_INFINITY.to_bits();
+    let lowest = NOTHING.0.to_bits();
     let factor = if quantised { scale * LOG2_E } else { scale };
-    let exps = if quantised { exp2_constants() } else { exp_constants() };
     // A factor that another constant equals is found there.
-    let more = vec![factor.to_bits(), lowest, SIGN];
-    let c = Constants::new(&mut w, &[quant_constants(), exps, more].concat())?;
+    let more = [factor.to_bits(), lowest];
+    let c = match quantised {
+        true => [&quant_constants()[..], &exp2_constants(), &more, &[SIGN]].concat(),
+        false => [&exp_constants()[..], &more].concat(),
+    };
+    let c = Constants::new(&mut w, &c)?;
     w.constant(SIXTEEN, 16)?;
     w.a.vpbroadcastd(ZMM[SEEN], esi)?;
-    w.a.mov(r11, r8)?;
-    w.a.vmovaps(HIGHEST, c.zmm(f32::NEG_INFINITY))?;
+    w.a.mov(r11, r9)?;
+    w.a.vmovaps(HIGHEST, c.zmm(NOTHING.0))?;
     w.a.vmovaps(zmm1, HIGHEST)?;
     each(&mut w, rsi, GROUP, |w| {
         for (j, highest) in [HIGHEST, zmm1].into_iter().enumerate() {
@@ -56,6 +62,7 @@ fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
     })?;
     w.a.vmaxps(HIGHEST, HIGHEST, zmm1)?;
     lanes(&mut w, HIGHEST, zmm0, CodeAssembler::vmaxps)?;
+    rise(&mut w, &c, factor, quantised)?;
     if quantised {
         w.a.vmulps(START, HIGHEST, c.zmm(factor))?;
         w.a.vxorps(START, START, ZMM[c.at(SIGN)])?;
@@ -80,9 +87,30 @@ fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
     w.a.jmp(zeros)?;
     w.a.set_label(&mut done)?;
     sum_chains(&mut w, SUM, xmm1)?;
-    w.a.vmovaps(xmm0, xmm5)?;
+    w.a.vmovaps(xmm0, xmm15)?;
+    w.a.vmulss(xmm2, xmm0, dword_ptr(rcx + 4))?;
+    w.a.vaddss(xmm2, xmm2, xmm1)?;
+    w.a.vmovss(dword_ptr(rcx + 4), xmm2)?;
+    w.a.vmovss(dword_ptr(rcx), xmm5)?;
     w.finish()
 }
+
+/// The maximum becomes that of all blocks; `FACTOR` is what the weights before are worth by it.
+fn rise(w: &mut Wide, c: &Constants, factor: f32, quantised: bool) -> Done {
+    w.a.vbroadcastss(zmm1, dword_ptr(rcx))?;
+    w.a.vmaxps(HIGHEST, HIGHEST, zmm1)?;
+    w.a.vsubps(FACTOR, zmm1, HIGHEST)?;
+    w.a.vmulps(FACTOR, FACTOR, c.zmm(factor))?;
+    match quantised {
+        true => exp2(w, c, FACTOR)?,
+        false => exp(w, c, FACTOR)?,
+    }
+    w.a.vcmpps(k1, zmm1, HIGHEST, EQUAL)?;
+    w.a.vmovaps(FACTOR.k1(), c.zmm(1.0))
+}
+
+/// `vcmpps`: equal.
+const EQUAL: i32 = 0;
 
 /// `vpcmpd`: first below second.
 const LESS: i32 = 1;
@@ -133,7 +161,7 @@ fn weights(w: &mut Wide, c: &Constants, factor: f32, quantised: bool) -> Done {
         w.a.vaddps(ZMM[SUM], ZMM[SUM], x)?;
         w.add_i32(LANES, LANES, SIXTEEN)?;
         if quantised {
-            w.a.vcvtph2ps(zmm8, ymmword_ptr(rcx + r10 * 2 + 32 * j as i32))?;
+            w.a.vcvtph2ps(zmm8, ymmword_ptr(r8 + r10 * 2 + 32 * j as i32))?;
             w.a.vmulps(x, x, zmm8)?;
         } else {
             w.a.vmovups(zmmword_ptr(rdi + r10 * 4 + 64 * j as i32), x)?;

@@ -1,10 +1,10 @@
 //! `attention`: grouped-query attention over a slot of the cache.
 //!
 //! A tile is a few query rows that share a KV head: neighbouring tokens of one head in prefill, the
-//! heads of one group in decode. Positions are taken in blocks of `BLOCK` at fixed places; each
-//! block has its own maximum, sum and weighted values, and blocks are merged in order (online
-//! softmax: Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). So a row's
-//! result depends on its position alone, not on how rows were grouped.
+//! heads of one group in decode. Positions are taken in blocks of `BLOCK` at fixed places and in order:
+//! each adds its weighted values to those of the blocks before, which are made smaller where the
+//! maximum rose (online softmax: Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv
+//! 2205.14135). So a row's result depends on its position alone, not on how rows were grouped.
 //!
 //! A cache of integers is multiplied as it is: queries come in int8, and the weights of a block are
 //! quantised in groups of 32 positions, each times the scale of its value (`softmax`).
@@ -14,9 +14,9 @@ use super::panel::Panel;
 use super::quant_rows::{group_bytes, row_stride};
 use super::{int_panel, softmax};
 use crate::asm::x64_amx::TILE_ROWS;
+use crate::asm::x64_amx_scores;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
-use crate::math::exp;
 use crate::target::Facts;
 use cranelift_codegen::ir::types::*;
 
@@ -71,15 +71,15 @@ impl Shape {
         let tile = self.tile();
         let weights = if self.ints() { tile * SCORE_STRIDE as u64 } else { 0 };
         let values = weights + tile * self.weight_stride();
-        let block = values + tile * self.value_stride();
-        let running = block + tile * 8;
+        let running = values + tile * self.value_stride();
         let room = (running + tile * 8).next_multiple_of(64);
-        Private { scores: 0, weights, values, block, running, room }
+        Private { scores: 0, weights, values, running, room }
     }
 
     /// Private memory of one worker.
     pub fn private_bytes(&self, facts: &Facts) -> u64 {
         let room = int_panel::room_bytes(facts, self.slot.head.max(BLOCK));
+        let room = room.max(x64_amx_scores::ROOM_BYTES);
         self.private().room + if self.ints() { room } else { 0 }
     }
 }
@@ -90,10 +90,8 @@ struct Private<T> {
     scores: T,
     /// `[tile]` rows of weights: floats over the scores, or quantised rows.
     weights: T,
-    /// `[tile]` rows of a block's weighted values.
+    /// `[tile]` rows of weighted values of all blocks so far.
     values: T,
-    /// `[tile]` pairs (maximum, sum) of a block.
-    block: T,
     /// `[tile]` pairs (maximum, sum) of all blocks so far.
     running: T,
     /// What panel kernels of integers want.
@@ -125,9 +123,9 @@ impl Products {
 /// workers. Tiles are dealt to workers in contiguous shares.
 pub fn define(e: &mut Emitter, name: &str, shape: Shape, products: &Products) -> Func {
     let softmax = softmax::define(e, &format!("{name}_softmax"), shape.scale, shape.ints());
-    let merge = define_merge(e, &format!("{name}_merge"), shape.slot.head, shape.scale);
+    let scores = define_scores(e, &format!("{name}_scores"), shape, products);
     let tile = e.declare(&format!("{name}_tile"), &[I64; 10], &[]);
-    let parts = Parts { shape, products, softmax: &softmax, merge: &merge };
+    let parts = Parts { shape, scores: &scores, values: &products.values, softmax: &softmax };
     e.define(&tile, Tuning::Optimised, |k, args| tile_body(k, args, &parts));
     let f = e.declare(name, &[I64; 11], &[]);
     e.define(&f, Tuning::Optimised, |k, args| deal(k, args, shape, &tile));
@@ -136,9 +134,36 @@ pub fn define(e: &mut Emitter, name: &str, shape: Shape, products: &Products) ->
 
 struct Parts<'p> {
     shape: Shape,
-    products: &'p Products,
+    scores: &'p Func,
+    values: &'p Func,
     softmax: &'p Func,
-    merge: &'p Func,
+}
+
+/// Emits `scores[t][s] = q[t] · k[s]` of whole panels of keys: parameters panels, q, to, how many
+/// panels, bytes between rows of q, rows of the tile, room.
+fn define_scores(e: &mut Emitter, name: &str, shape: Shape, products: &Products) -> Func {
+    let f = e.declare(name, &[I64; 7], &[]);
+    let slot = shape.slot;
+    if e.target.facts.amx && slot.int_bits() == Some(8) {
+        let code = x64_amx_scores::scores(slot, SCORE_STRIDE as i32);
+        e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
+        return f;
+    }
+    e.define(&f, Tuning::Optimised, |k, args| {
+        let [keys, q, to, panels, q_stride, rows, room] = args else {
+            unreachable!("seven parameters are declared")
+        };
+        let length = k.i64(if shape.ints() { 1 } else { slot.head as i64 });
+        let (score_stride, none) = (k.i64(SCORE_STRIDE), k.i64(0));
+        k.each(k.i64(0), *panels, 1, |p| {
+            let panel = *keys + p * slot.key_panel_bytes() as i64;
+            let to = *to + p * (4 * PANEL_POSITIONS as i64);
+            let args = [panel, *q, to, length, *q_stride, score_stride, none, *rows, *room];
+            call_rows(k, &products.keys, &args);
+        });
+        k.ret(&[]);
+    });
+    f
 }
 
 /// Deals tiles: in prefill (head, tokens), in decode (KV head, heads of its group).
@@ -181,14 +206,14 @@ fn deal<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], shape: Shape, tile: &Func) {
     k.ret(&[]);
 }
 
-/// One block of positions of a tile.
+/// The values of a block of positions.
 struct Block<'k> {
-    /// Its first position.
-    start: Val<'k>,
-    /// How many.
-    positions: Val<'k>,
-    /// Rows of the tile.
-    m: Val<'k>,
+    /// The first panel of the first columns.
+    values: Val<'k>,
+    /// Steps of the panel kernel: positions, or panels of them.
+    length: Val<'k>,
+    /// Whether nothing comes before it.
+    is_first: Val<'k>,
 }
 
 /// One tile: q, out, bytes between rows of each, rows, positions seen by row 0, more per row, keys,
@@ -199,135 +224,100 @@ fn tile_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
     };
     let shape = parts.shape;
     let at = shape.private();
-    let [scores, weights, blocks, pairs, running, room] =
-        [at.scores, at.weights, at.values, at.block, at.running, at.room]
+    let [scores, weights, sums, running, room] =
+        [at.scores, at.weights, at.values, at.running, at.room]
             .map(|offset| *private + offset as i64);
-    let private = Private { scores, weights, values: blocks, block: pairs, running, room };
+    let private = Private { scores, weights, values: sums, running, room };
     let most = *seen + (*m - 1) * *seen_step;
     let slot = shape.slot;
     let value_scales = *values + (slot.value_blocks() * slot.value_block_bytes()) as i64;
+    k.each(k.i64(0), *m, 1, |t| {
+        let pair = private.running + (t << 3);
+        pair.store(0, k.f32(softmax::NOTHING.0));
+        pair.store(4, k.f32(softmax::NOTHING.1));
+    });
     k.each(k.i64(0), most, BLOCK as i64, |start| {
         let positions = (most - start).umin(k.i64(BLOCK as i64));
-        let block = Block { start, positions, m: *m };
-        score_block(k, parts, (*q, *q_stride), *keys, &block, &private);
+        let panels = (positions + (PANEL_POSITIONS as i64 - 1)) / PANEL_POSITIONS as i64;
+        let first = start / PANEL_POSITIONS as i64;
+        let from = *keys + first * slot.key_panel_bytes() as i64;
+        k.call(parts.scores, &[from, *q, private.scores, panels, *q_stride, *m, private.room]);
         k.each(k.i64(0), *m, 1, |t| {
             let own = *seen + t * *seen_step;
             let own = own.lt(start).select(k.i64(0), own - start).umin(positions);
-            let row = private.scores + t * SCORE_STRIDE;
-            let mut args = vec![row, own, positions];
-            if shape.ints() {
-                let to = private.weights + t * shape.weight_stride() as i64;
-                args.extend([value_scales + (start << 1), to]);
-            }
-            let pair = k.call(parts.softmax, &args);
-            (private.block + (t << 3)).store(0, pair[0]);
-            (private.block + (t << 3)).store(4, pair[1]);
+            weigh(k, parts, &private, t, (own, positions), (value_scales, start));
         });
-        value_block(k, parts, *values, &block, &private);
-        k.each(k.i64(0), *m, 1, |t| {
-            let (block, running) = (private.block + (t << 3), private.running + (t << 3));
-            let from = private.values + t * shape.value_stride() as i64;
-            k.call(parts.merge, &[*out + t * *out_stride, from, running, block, start]);
-        });
+        let block = Block {
+            values: *values + first * slot.value_panel_bytes() as i64,
+            length: if shape.ints() { panels } else { positions },
+            is_first: start.is(0),
+        };
+        value_block(k, parts, &block, *m, &private);
     });
     k.each(k.i64(0), *m, 1, |t| {
         let sum = (private.running + (t << 3)).load(F32, 4);
-        let factor = (k.f32(1.0) / sum).splat(F32X4);
-        let row = *out + t * *out_stride;
-        k.each(k.i64(0), k.i64(slot.head as i64 * 4), 16, |i| {
-            (row + i).store(0, (row + i).load(F32X4, 0) * factor);
-        });
+        let row = private.values + t * shape.value_stride() as i64;
+        times(k, row, *out + t * *out_stride, slot.head * 4, k.f32(1.0) / sum);
     });
     k.ret(&[]);
 }
 
-/// `scores[t][s] = q[t] · k[start + s]`, in whole panels.
-fn score_block<'k>(
+/// Row `t` of scores becomes weights of what it sees of a block's positions, and what it had is
+/// brought to the same maximum. `scales` and `start`: the scales of values, the block's first position.
+fn weigh<'k>(
     k: &'k Kernel<'k>,
     parts: &Parts,
-    (q, stride): (Val<'k>, Val<'k>),
-    keys: Val<'k>,
-    block: &Block<'k>,
     private: &Private<Val<'k>>,
+    t: Val<'k>,
+    (own, positions): (Val<'k>, Val<'k>),
+    (scales, start): (Val<'k>, Val<'k>),
 ) {
-    let slot = parts.shape.slot;
-    let length = if parts.shape.ints() { 1 } else { slot.head as i64 };
-    let (length, score_stride, none) = (k.i64(length), k.i64(SCORE_STRIDE), k.i64(0));
-    let first = block.start / PANEL_POSITIONS as i64;
-    let panels = (block.positions + (PANEL_POSITIONS as i64 - 1)) / PANEL_POSITIONS as i64;
-    k.each(k.i64(0), panels, 1, |p| {
-        let panel = keys + (first + p) * slot.key_panel_bytes() as i64;
-        let to = private.scores + p * (4 * PANEL_POSITIONS as i64);
-        let args = [panel, q, to, length, stride, score_stride, none, block.m, private.room];
-        call_rows(k, &parts.products.keys, &args);
+    let shape = parts.shape;
+    let mut args =
+        vec![private.scores + t * SCORE_STRIDE, own, positions, private.running + (t << 3)];
+    if shape.ints() {
+        let to = private.weights + t * shape.weight_stride() as i64;
+        args.extend([scales + (start << 1), to]);
+    }
+    let factor = k.call(parts.softmax, &args)[0];
+    // Before the first block there is nothing that a factor could change.
+    let factor = start.is(0).select(k.f32(1.0), factor);
+    k.if_(factor.flt(k.f32(1.0)), || {
+        let row = private.values + t * shape.value_stride() as i64;
+        times(k, row, row, shape.value_stride(), factor);
     });
 }
 
-/// `values[t] = Σ_s weights[t][s] · v[start + s]`.
+/// `to = from · factor`.
+fn times<'k>(k: &'k Kernel<'k>, from: Val<'k>, to: Val<'k>, bytes: u64, factor: Val<'k>) {
+    let factor = factor.splat(F32X4);
+    k.each(k.i64(0), k.i64(bytes as i64), 16, |i| {
+        (to + i).store(0, (from + i).load(F32X4, 0) * factor);
+    });
+}
+
+/// `values[t] += Σ_s weights[t][s] · v[s]` over a block, or without what was there before.
 fn value_block<'k>(
     k: &'k Kernel<'k>,
     parts: &Parts,
-    values: Val<'k>,
     block: &Block<'k>,
+    m: Val<'k>,
     private: &Private<Val<'k>>,
 ) {
     let (shape, slot) = (parts.shape, parts.shape.slot);
-    let panels = (block.positions + (PANEL_POSITIONS as i64 - 1)) / PANEL_POSITIONS as i64;
-    let length = if shape.ints() { panels } else { block.positions };
-    let (weight_stride, value_stride, none) =
-        (k.i64(shape.weight_stride() as i64), k.i64(shape.value_stride() as i64), k.i64(0));
-    let first = block.start / PANEL_POSITIONS as i64 * slot.value_panel_bytes() as i64;
+    let strides = [shape.weight_stride(), shape.value_stride()].map(|bytes| k.i64(bytes as i64));
     for at in 0..slot.value_blocks() as i64 {
-        let panel = values + first + at * slot.value_block_bytes() as i64;
+        let panel = block.values + at * slot.value_block_bytes() as i64;
         let to = private.values + at * slot.value_width() as i64 * 4;
-        let strides = [weight_stride, value_stride];
-        let args = [panel, private.weights, to, length, strides[0], strides[1], none, block.m];
-        call_rows(k, &parts.products.values, &[&args[..], &[private.room]].concat());
+        let before = block.is_first.select(k.i64(0), to);
+        let product = [panel, private.weights, to, block.length, strides[0], strides[1]];
+        call_rows(k, parts.values, &[&product[..], &[before, m, private.room]].concat());
     }
 }
 
 /// Calls a panel kernel; those of floats want no room.
 fn call_rows<'k>(k: &'k Kernel<'k>, f: &Func, args: &[Val<'k>]) {
     k.call(f, &args[..f.signature.params.len()]);
-}
-
-/// Emits the merge of a block into what was before: parameters row of `out`, weighted values of the
-/// block, running pair, the block's pair, first position of the block.
-fn define_merge(e: &mut Emitter, name: &str, head: u64, scale: f32) -> Func {
-    let f = e.declare(name, &[I64; 5], &[]);
-    e.define(&f, Tuning::Optimised, |k, args| merge_body(k, args, head, scale));
-    f
-}
-
-fn merge_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], head: u64, scale: f32) {
-    let [out, values, running, block, start] = args else {
-        unreachable!("five parameters are declared")
-    };
-    let bytes = k.i64(head as i64 * 4);
-    let (max, sum) = (block.load(F32, 0), block.load(F32, 4));
-    k.if_else(
-        start.is(0),
-        || {
-            running.store(0, max);
-            running.store(4, sum);
-            k.each(k.i64(0), bytes, 16, |i| (*out + i).store(0, (*values + i).load(F32X4, 0)));
-        },
-        || {
-            // A row that sees nothing of this block stays as it is.
-            k.return_if(sum.feq(k.f32(0.0)), &[]);
-            let (old_max, old_sum) = (running.load(F32, 0), running.load(F32, 4));
-            let highest = old_max.pmax(max);
-            let old = exp(((old_max - highest) * scale).splat(F32X4));
-            let new = exp(((max - highest) * scale).splat(F32X4));
-            running.store(0, highest);
-            running.store(4, old_sum * old.lane(0) + sum * new.lane(0));
-            k.each(k.i64(0), bytes, 16, |i| {
-                let (a, b) = ((*out + i).load(F32X4, 0), (*values + i).load(F32X4, 0));
-                (*out + i).store(0, a * old + b * new);
-            });
-        },
-    );
-    k.ret(&[]);
 }
 
 /// The plain reference, in f64: one query over all keys and values, `[positions][head]` each.

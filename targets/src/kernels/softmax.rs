@@ -1,5 +1,6 @@
-//! `softmax` of one row of scores within a block of positions: `exp((s - max) · scale)`, the maximum
-//! and the sum; `attention` merges blocks.
+//! `softmax` of one row of scores within a block of positions: `exp((s - max) · scale)`, where the
+//! maximum is that of all positions so far. `attention` multiplies what it had by the factor that
+//! comes back (online softmax: Milakov and Gimelshein, arXiv 1805.02867).
 //!
 //! For a cache of integers the weights leave as a quantised row in groups of 32 positions, each
 //! weight times the scale of its value. The sum is that of the weights before both.
@@ -14,12 +15,17 @@ use crate::math::{exp, exp2, f16_to_f32};
 use cranelift_codegen::ir::types::*;
 use std::f32::consts::LOG2_E;
 
-/// Emits it: parameters row (scores, in whole panels), positions seen, positions of the block; with
+/// Maximum and sum of a row before its first block.
+pub const NOTHING: (f32, f32) = (f32::MIN, 0.0);
+
+/// Emits it: parameters row (scores, in whole panels), positions seen, positions of the block, the
+/// maximum and sum of the blocks before, which are brought up to date; with
 /// `quantised` also the scales of the block's values as f16, and where the quantised row goes.
-/// Weights of positions that are not seen are 0. Results: maximum, sum.
+/// Weights of positions that are not seen are 0. Result: the factor on weights of the blocks before,
+/// exactly 1 where the maximum stays.
 pub fn define(e: &mut Emitter, name: &str, scale: f32, quantised: bool) -> Func {
-    let params = if quantised { 5 } else { 3 };
-    let f = e.declare(name, &vec![I64; params], &[F32, F32]);
+    let params = if quantised { 6 } else { 4 };
+    let f = e.declare(name, &vec![I64; params], &[F32]);
     if e.target.facts.avx512 {
         let code = x64_softmax::softmax(scale, quantised);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
@@ -33,16 +39,24 @@ pub fn define(e: &mut Emitter, name: &str, scale: f32, quantised: bool) -> Func 
 const GROUP_BYTES: i64 = 4 * PANEL_POSITIONS as i64;
 
 fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], scale: f32) {
-    let [row, seen, all, quantised @ ..] = args else { unreachable!("three or more parameters") };
-    let lowest = k.f32x4(f32::NEG_INFINITY);
+    let [row, seen, all, running, quantised @ ..] = args else {
+        unreachable!("four or more parameters")
+    };
+    let lowest = k.f32x4(NOTHING.0);
     let maximum = k.var(lowest);
     k.each(k.i64(0), *seen, 4, |i| {
         let scores = (*row + (i << 2)).load(F32X4, 0);
         maximum.set(maximum.get().pmax(below(k, i, *seen).select(scores, lowest)));
     });
-    let highest = maximum.get().max_lanes();
+    let before = running.load(F32, 0);
+    let highest = before.pmax(maximum.get().max_lanes());
     let shift = highest.splat(F32X4);
     let start = -(shift * (scale * LOG2_E));
+    let factor = match quantised {
+        [] => exp(((before - highest) * scale).splat(F32X4)),
+        _ => exp2(((before - highest) * (scale * LOG2_E)).splat(F32X4)),
+    };
+    let factor = before.feq(highest).select(k.f32(1.0), factor.lane(0));
     // Four chains of four lanes: the lanes of one vector of 512 bits.
     let sums = k.vars(4, k.f32x4(0.0));
     let group = PANEL_POSITIONS as i64;
@@ -72,7 +86,9 @@ fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], scale: f32) {
         k.each(whole, *all, group, |first| zero(k, *row + (first << 2), GROUP_BYTES));
     }
     let sum = (sums[0].get() + sums[1].get()) + (sums[2].get() + sums[3].get());
-    k.ret(&[highest, sum.sum_lanes()]);
+    running.store(0, highest);
+    running.store(4, running.load(F32, 4) * factor + sum.sum_lanes());
+    k.ret(&[factor]);
 }
 
 /// Groups of weights to integers up to `whole`; from there on groups are nothing.
