@@ -327,7 +327,7 @@ pub(super) fn lanes(
     Ok(())
 }
 
-const XMM: [AsmRegisterXmm; 32] = [
+pub(super) const XMM: [AsmRegisterXmm; 32] = [
     xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14,
     xmm15, xmm16, xmm17, xmm18, xmm19, xmm20, xmm21, xmm22, xmm23, xmm24, xmm25, xmm26, xmm27,
     xmm28, xmm29, xmm30, xmm31,

@@ -9,21 +9,21 @@
 //! A cache of integers is multiplied as it is: queries come in int8, and the weights of a block are
 //! quantised in groups of 32 positions, each times the scale of its value (`softmax`).
 
+use super::int_panel;
 use super::kv_append::{PANEL_POSITIONS, Slot};
 use super::panel::Panel;
-use super::quant_rows::{group_bytes, row_stride};
-use super::{int_panel, softmax};
+use super::quant_rows::group_bytes;
+use super::softmax::{self, SCORE_STRIDE, running};
 use crate::asm::x64_amx::TILE_ROWS;
 use crate::asm::x64_amx_scores;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
+use crate::math::f16_to_f32;
 use crate::target::Facts;
 use cranelift_codegen::ir::types::*;
 
 /// Positions of a block.
 pub const BLOCK: u64 = 256;
-/// Bytes from one row of scores to the next.
-const SCORE_STRIDE: i64 = 4 * BLOCK as i64;
 
 /// What one kernel is specialised for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,7 +58,7 @@ impl Shape {
 
     /// Bytes from one row of a block's weights to the next: quantised ones have a place of their own.
     fn weight_stride(&self) -> u64 {
-        if self.ints() { row_stride(BLOCK, PANEL_POSITIONS) } else { SCORE_STRIDE as u64 }
+        if self.ints() { softmax::weight_stride() } else { SCORE_STRIDE }
     }
 
     /// Bytes from one row of weighted values to the next.
@@ -69,11 +69,13 @@ impl Shape {
     /// Where the parts of a worker's private memory begin, and its size.
     fn private(&self) -> Private<u64> {
         let tile = self.tile();
-        let weights = if self.ints() { tile * SCORE_STRIDE as u64 } else { 0 };
+        let weights = if self.ints() { tile * SCORE_STRIDE } else { 0 };
         let values = weights + tile * self.weight_stride();
-        let running = values + tile * self.value_stride();
-        let room = (running + tile * 8).next_multiple_of(64);
-        Private { scores: 0, weights, values, running, room }
+        let kept = values + tile * self.value_stride();
+        let scales = kept + tile * running::BYTES;
+        let scales_bytes = if self.ints() { 4 * BLOCK } else { 0 };
+        let room = (scales + scales_bytes).next_multiple_of(64);
+        Private { scores: 0, weights, values, kept, scales, room }
     }
 
     /// Private memory of one worker.
@@ -92,8 +94,10 @@ struct Private<T> {
     weights: T,
     /// `[tile]` rows of weighted values of all blocks so far.
     values: T,
-    /// `[tile]` pairs (maximum, sum) of all blocks so far.
-    running: T,
+    /// `[tile]` maxima and sums of all blocks so far, see `softmax::running`.
+    kept: T,
+    /// `[BLOCK]` scales of values as f32, of a cache of integers.
+    scales: T,
     /// What panel kernels of integers want.
     room: T,
 }
@@ -154,7 +158,7 @@ fn define_scores(e: &mut Emitter, name: &str, shape: Shape, products: &Products)
             unreachable!("seven parameters are declared")
         };
         let length = k.i64(if shape.ints() { 1 } else { slot.head as i64 });
-        let (score_stride, none) = (k.i64(SCORE_STRIDE), k.i64(0));
+        let (score_stride, none) = (k.i64(SCORE_STRIDE as i64), k.i64(0));
         k.each(k.i64(0), *panels, 1, |p| {
             let panel = *keys + p * slot.key_panel_bytes() as i64;
             let to = *to + p * (4 * PANEL_POSITIONS as i64);
@@ -224,17 +228,17 @@ fn tile_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
     };
     let shape = parts.shape;
     let at = shape.private();
-    let [scores, weights, sums, running, room] =
-        [at.scores, at.weights, at.values, at.running, at.room]
+    let [scores, weights, sums, kept, scales, room] =
+        [at.scores, at.weights, at.values, at.kept, at.scales, at.room]
             .map(|offset| *private + offset as i64);
-    let private = Private { scores, weights, values: sums, running, room };
+    let private = Private { scores, weights, values: sums, kept, scales, room };
     let most = *seen + (*m - 1) * *seen_step;
     let slot = shape.slot;
     let value_scales = *values + (slot.value_blocks() * slot.value_block_bytes()) as i64;
     k.each(k.i64(0), *m, 1, |t| {
-        let pair = private.running + (t << 3);
-        pair.store(0, k.f32(softmax::NOTHING.0));
-        pair.store(4, k.f32(softmax::NOTHING.1));
+        let kept = private.kept + t * running::BYTES as i64;
+        kept.store(running::MAX, k.f32(running::NOTHING.0));
+        kept.store(running::SUM, k.f32(running::NOTHING.1));
     });
     k.each(k.i64(0), most, BLOCK as i64, |start| {
         let positions = (most - start).umin(k.i64(BLOCK as i64));
@@ -242,11 +246,14 @@ fn tile_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
         let first = start / PANEL_POSITIONS as i64;
         let from = *keys + first * slot.key_panel_bytes() as i64;
         k.call(parts.scores, &[from, *q, private.scores, panels, *q_stride, *m, private.room]);
-        k.each(k.i64(0), *m, 1, |t| {
-            let own = *seen + t * *seen_step;
-            let own = own.lt(start).select(k.i64(0), own - start).umin(positions);
-            weigh(k, parts, &private, t, (own, positions), (value_scales, start));
-        });
+        let mut args = vec![private.scores, *m, *seen - start, *seen_step, positions, private.kept];
+        if shape.ints() {
+            widen_scales(k, value_scales + (start << 1), private.scales, panels);
+            args.extend([private.scales, private.weights]);
+        }
+        k.call(parts.softmax, &args);
+        // Before the first block there is nothing that a factor could change.
+        k.if_(start.is_not(0), || rescale(k, shape, &private, *m));
         let block = Block {
             values: *values + first * slot.value_panel_bytes() as i64,
             length: if shape.ints() { panels } else { positions },
@@ -255,36 +262,28 @@ fn tile_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
         value_block(k, parts, &block, *m, &private);
     });
     k.each(k.i64(0), *m, 1, |t| {
-        let sum = (private.running + (t << 3)).load(F32, 4);
+        let sum = (private.kept + t * running::BYTES as i64).load(F32, running::SUM);
         let row = private.values + t * shape.value_stride() as i64;
         times(k, row, *out + t * *out_stride, slot.head * 4, k.f32(1.0) / sum);
     });
     k.ret(&[]);
 }
 
-/// Row `t` of scores becomes weights of what it sees of a block's positions, and what it had is
-/// brought to the same maximum. `scales` and `start`: the scales of values, the block's first position.
-fn weigh<'k>(
-    k: &'k Kernel<'k>,
-    parts: &Parts,
-    private: &Private<Val<'k>>,
-    t: Val<'k>,
-    (own, positions): (Val<'k>, Val<'k>),
-    (scales, start): (Val<'k>, Val<'k>),
-) {
-    let shape = parts.shape;
-    let mut args =
-        vec![private.scores + t * SCORE_STRIDE, own, positions, private.running + (t << 3)];
-    if shape.ints() {
-        let to = private.weights + t * shape.weight_stride() as i64;
-        args.extend([scales + (start << 1), to]);
-    }
-    let factor = k.call(parts.softmax, &args)[0];
-    // Before the first block there is nothing that a factor could change.
-    let factor = start.is(0).select(k.f32(1.0), factor);
-    k.if_(factor.flt(k.f32(1.0)), || {
-        let row = private.values + t * shape.value_stride() as i64;
-        times(k, row, row, shape.value_stride(), factor);
+/// Scales of values in whole panels, f16 to f32.
+fn widen_scales<'k>(k: &'k Kernel<'k>, from: Val<'k>, to: Val<'k>, panels: Val<'k>) {
+    k.each(k.i64(0), panels * PANEL_POSITIONS as i64, 4, |i| {
+        (to + (i << 2)).store(0, f16_to_f32((from + (i << 1)).load_s16x4(0)));
+    });
+}
+
+/// Values of the blocks before, made smaller where the maximum of a row rose.
+fn rescale<'k>(k: &'k Kernel<'k>, shape: Shape, private: &Private<Val<'k>>, m: Val<'k>) {
+    k.each(k.i64(0), m, 1, |t| {
+        let factor = (private.kept + t * running::BYTES as i64).load(F32, running::FACTOR);
+        k.if_(factor.flt(k.f32(1.0)), || {
+            let row = private.values + t * shape.value_stride() as i64;
+            times(k, row, row, shape.value_stride(), factor);
+        });
     });
 }
 
