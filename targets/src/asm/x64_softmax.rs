@@ -8,7 +8,8 @@ use super::Code;
 use super::wide::{ARGUMENTS, Wide};
 use super::x64::{YMM, ZMM};
 use super::x64_rows::{
-    Constants, Done, XMM, exp, exp_constants, exp2, exp2_constants, lanes, sum_chains,
+    Constants, Done, LESS, MAGNITUDE_MAX, ONE_HALVES, ONES, ORDER, XMM, exp, exp_constants, exp2,
+    exp2_constants, lane_bytes, lanes, order, quant_constants, sum_chains,
 };
 use crate::kernels::kv_append::PANEL_POSITIONS;
 use crate::kernels::quant_rows::{
@@ -28,18 +29,13 @@ const GROUP_BYTES: i32 = group_bytes(PANEL_POSITIONS) as i32;
 /// In what is kept of a row: 127 over the largest weight of each group of a batch.
 const INVERSES: i32 = 16;
 const SIGN: u32 = 1 << 31;
-/// 1 in every byte, in every half.
-const ONES: u32 = 0x0101_0101;
-const ONE_HALVES: u32 = 0x0001_0001;
 
 /// The sum of weights.
 const SUM: usize = 13;
 /// Minus the maximum times the factor on scores; for `exp` the maximum.
-const START: AsmRegisterZmm = zmm14;
+const START: AsmRegisterZmm = zmm16;
 /// Lane `i` holds `i`.
 const PLACES: AsmRegisterZmm = zmm15;
-/// Lanes as two packings of four vectors leave them, in order.
-const ORDER: AsmRegisterZmm = zmm16;
 
 /// Parameters scores, rows, positions seen by row 0, more per row, positions of the block, what is kept
 /// of rows; with `quantised` also the scales of values and where the quantised rows go.
@@ -67,14 +63,13 @@ fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
     let factor = if quantised { scale * LOG2_E } else { scale };
     // A factor that another constant equals is found there.
     let more = [factor.to_bits(), running::NOTHING.0.to_bits()];
-    let quant = [127f32.to_bits(), (1f32 / 127.0).to_bits(), SIGN, ONES, ONE_HALVES];
     let c = match quantised {
-        true => [&exp2_constants()[..], &more, &quant].concat(),
+        true => [&exp2_constants()[..], &more, &quant_constants(), &[SIGN]].concat(),
         false => [&exp_constants()[..], &more].concat(),
     };
     let c = Constants::new(&mut w, &c)?;
     lane_bytes(&mut w, PLACES, std::array::from_fn(|i| i as u8))?;
-    lane_bytes(&mut w, ORDER, std::array::from_fn(|i| (i % 4 * 4 + i / 4) as u8))?;
+    order(&mut w)?;
     let mut s = Softmax { w, c, factor, quantised };
     let (mut row, mut done) = (s.w.a.create_label(), s.w.a.create_label());
     s.w.a.set_label(&mut row)?;
@@ -92,18 +87,7 @@ fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
     s.w.finish()
 }
 
-/// Sixteen small numbers, one a lane.
-fn lane_bytes(w: &mut Wide, to: AsmRegisterZmm, bytes: [u8; 16]) -> Done {
-    let half = |i: usize| u64::from_le_bytes(std::array::from_fn(|j| bytes[8 * i + j]));
-    w.a.mov(rax, half(0))?;
-    w.a.vmovq(xmm0, rax)?;
-    w.a.mov(rax, half(1))?;
-    w.a.vpinsrq(xmm0, xmm0, rax, 1)?;
-    w.a.vpmovzxbd(to, xmm0)
-}
-
-/// `vpcmpd`, `vcmpps`: first below second, equal.
-const LESS: i32 = 1;
+/// `vcmpps`: equal.
 const EQUAL: i32 = 0;
 
 impl Softmax {
@@ -406,6 +390,3 @@ impl Softmax {
         self.w.a.zero_bytes()
     }
 }
-
-/// `vrangeps`: the larger magnitude, without a sign.
-const MAGNITUDE_MAX: i32 = 0b1011;
