@@ -11,7 +11,7 @@ use targets::kernels::quant_rows;
 use targets::{Emitter, Func, Target};
 
 /// Formats, and the group of the activations they meet.
-const FORMATS: [(&str, u64); 13] = [
+const FORMATS: [(&str, u64); 33] = [
     ("i8g32", 32),
     ("i8g96", 96),
     ("i8g64z", 64),
@@ -25,6 +25,26 @@ const FORMATS: [(&str, u64); 13] = [
     ("i4g32n", 32),
     ("i4g32n", 64),
     ("i4g32n", 96),
+    ("i2g16", 16),
+    ("i2g32z", 32),
+    ("i2g96", 96),
+    ("i2row", 64),
+    ("i3g32", 32),
+    ("i3g96z", 96),
+    ("i3row", 64),
+    ("i5g32z", 32),
+    ("i5g64", 64),
+    ("i5g96", 96),
+    ("i5row", 32),
+    ("i6g16", 16),
+    ("i6g32z", 32),
+    ("i6g64", 64),
+    ("i6row", 48),
+    ("e2m1g32", 32),
+    ("e1m2g96", 96),
+    ("e3m0g64", 64),
+    ("nf4row", 32),
+    ("lut80c0e0f0f8fcfe00020406081020407fg16", 16),
 ];
 
 /// A CPU and features for each kind of kernel; x86-64 ones that this machine lacks are left out.
