@@ -122,10 +122,11 @@ impl Wide {
     /// 16-bit lanes in memory shifted left, or right by a negative number, zeros in.
     pub fn load_shifted(&mut self, to: usize, at: AsmMemoryOperand, left: i64) -> Done {
         let by = left.unsigned_abs() as u32;
-        if !self.zmm {
+        if !self.zmm && left != 0 {
             self.load(to, at)?;
         }
         match (self.zmm, left > 0) {
+            _ if left == 0 => self.load(to, at),
             (true, true) => self.a.vpsllw(ZMM[to], zmmword_ptr(at), by),
             (true, false) => self.a.vpsrlw(ZMM[to], zmmword_ptr(at), by),
             (false, true) => self.a.vpsllw(YMM[to], YMM[to], by),

@@ -12,7 +12,7 @@
 
 use super::Code;
 use super::wide::{ARGUMENTS, Wide};
-use crate::kernels::int_panel::planes::{self, block_in_16_bits, held, in_nibbles, pieces};
+use crate::kernels::int_panel::planes::{self, Piece, block_in_16_bits, held, in_nibbles, pieces};
 use crate::kernels::int_panel::{SCALES_BYTES, Shape};
 use crate::kernels::panel::PANEL_ROWS;
 use crate::kernels::quant_rows::{NEGATIVE_SUM, PART, SCALED_SUM, group_bytes, negative_part};
@@ -283,21 +283,14 @@ fn quads(w: &mut Wide, s: &Kernel, of: std::ops::Range<i32>, sum: Sum) -> Result
 /// Integers `k..k + 4` as bytes into registers `half`; `raw` is lost.
 fn bytes(w: &mut Wide, s: &Kernel, k: i32) -> Result<(), IcedError> {
     for (i, piece) in pieces(s.shape.format, k as u64).enumerate() {
-        let (to, mask) =
-            [(Kernel::half as fn(&Kernel, usize) -> usize, s.mask()), (Kernel::raw, s.second())][i];
         for j in 0..s.vectors() {
             let at = r10 + (piece.at as i32 + j as i32 * w.bytes());
-            match (i, piece.left()) {
-                _ if piece.bits == 8 => w.load(to(s, j), at)?,
-                (0, 0) => w.and_from(to(s, j), mask, at)?,
-                (_, 0) => w.load(to(s, j), at)?,
-                (_, left) => w.load_shifted(to(s, j), at, left)?,
-            }
-            match (i, piece.left()) {
-                _ if piece.bits == 8 => {}
-                (0, 0) => {}
-                (0, _) => w.and(to(s, j), to(s, j), mask)?,
-                _ => w.or_and(s.half(j), to(s, j), mask)?,
+            match i {
+                0 => low_bits(w, s, piece, j, at)?,
+                _ => {
+                    w.load_shifted(s.raw(j), at, piece.left())?;
+                    w.or_and(s.half(j), s.raw(j), s.second())?;
+                }
             }
         }
     }
@@ -305,6 +298,35 @@ fn bytes(w: &mut Wide, s: &Kernel, k: i32) -> Result<(), IcedError> {
         (0..s.vectors()).try_for_each(|j| w.pick(s.half(j), s.second(), s.half(j)))?;
     }
     Ok(())
+}
+
+/// The bits of the first plane into register `half`. Vectors of 256 bits keep a line in `raw` until its
+/// last bits are taken, if nothing else needs that register: loads are what they can do least of.
+fn low_bits(
+    w: &mut Wide,
+    s: &Kernel,
+    piece: Piece,
+    j: usize,
+    at: AsmMemoryOperand,
+) -> Result<(), IcedError> {
+    let (half, raw) = (s.half(j), s.raw(j));
+    let kept = !w.zmm && !in_nibbles(s.shape.format) && pieces(s.shape.format, 0).count() == 1;
+    match (piece.bits, piece.from) {
+        (8, _) => w.load(half, at),
+        (_, 0) if kept => {
+            w.load(raw, at)?;
+            w.and(half, raw, s.mask())
+        }
+        (_, from) if kept => {
+            w.shr_i16(half, raw, from as u32)?;
+            w.and(half, half, s.mask())
+        }
+        (_, 0) => w.and_from(half, s.mask(), at),
+        _ => {
+            w.load_shifted(half, at, piece.left())?;
+            w.and(half, half, s.mask())
+        }
+    }
 }
 
 /// Four `k` from `at` on, with the weights in registers `from`.
