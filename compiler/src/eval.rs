@@ -99,7 +99,8 @@ fn distance(
     let target = flags.host.model.host_target()?;
     let other = prepare(&other)?;
     let pair = |_| -> Result<Pair, Error> {
-        let (model, reference) = (Predictor::new(model, &target)?, Predictor::new(&other, &target)?);
+        let (model, reference) =
+            (Predictor::new(model, &target)?, Predictor::new(&other, &target)?);
         Ok(Pair { model, reference })
     };
     let pairs = flags.host.threads().min(PAIRS).min(windows.len() as u32);

@@ -8,8 +8,8 @@ use crate::pipeline;
 use crate::tokenizer::Tokenizer;
 use crate::transforms::{Rotate, TransformFlags};
 use ir::Module;
-use passes::{Context, PassError};
 use passes::stats::Lab;
+use passes::{Context, PassError};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 

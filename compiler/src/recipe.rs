@@ -77,7 +77,9 @@ impl FromStr for BudgetFlag {
         };
         let budget = budget.ok_or_else(|| match key {
             "latency" => "expected a time and a bandwidth, as in latency=4ms@20GB/s".to_string(),
-            "energy" => "expected an energy and that of a byte, as in energy=2mJ@100pJ/B".to_string(),
+            "energy" => {
+                "expected an energy and that of a byte, as in energy=2mJ@100pJ/B".to_string()
+            }
             _ => "expected size=BYTES, as in size=80M, bpw=BITS, latency=TIME@BANDWIDTH or \
                   energy=ENERGY@ENERGY/B"
                 .to_string(),
@@ -159,7 +161,8 @@ mod tests {
         assert_eq!(of("size=80M"), Ok(Budget::Bytes(80_000_000)));
         assert_eq!(of("size=1.5k"), Ok(Budget::Bytes(1500)));
         assert_eq!(of("bpw=4.5"), Ok(Budget::Bits(4.5)));
-        let token = |limit, price, cache_bytes| Ok(Budget::Token(Token { limit, price, cache_bytes }));
+        let token =
+            |limit, price, cache_bytes| Ok(Budget::Token(Token { limit, price, cache_bytes }));
         let seconds = Price::Seconds(1.0 / 20e9);
         assert_eq!(of("latency=4ms@20GB/s"), token(4.0 * 1e-3, seconds, CACHE_BYTES));
         let joules = Price::Joules(100.0 * 1e-12);
@@ -171,8 +174,17 @@ mod tests {
         let flag: BudgetFlag = "size=80M,ppl=+3%".parse().expect("a budget");
         assert_eq!(flag, BudgetFlag { budget: Budget::Bytes(80_000_000), worse: Some(0.03) });
         for wrong in [
-            "80M", "size=", "bpw=-1", "bpw=x", "speed=3", "latency=4ms", "latency=4@20GB/s",
-            "energy=2mJ@100GB/s", "size=80M,ppl=3", "size=80M,cache=1M", "size=80M,kl=3",
+            "80M",
+            "size=",
+            "bpw=-1",
+            "bpw=x",
+            "speed=3",
+            "latency=4ms",
+            "latency=4@20GB/s",
+            "energy=2mJ@100GB/s",
+            "size=80M,ppl=3",
+            "size=80M,cache=1M",
+            "size=80M,kl=3",
         ] {
             assert!(wrong.parse::<BudgetFlag>().is_err(), "{wrong}");
         }

@@ -224,9 +224,9 @@ impl Shape {
         let numbers = self.numbers.iter().zip(&next.numbers).zip(&other.numbers);
         self.text == other.text
             && self.numbers.len() == other.numbers.len()
-            && numbers.map(|((a, b), c)| (b.wrapping_sub(*a), c.wrapping_sub(*a))).all(|d| {
-                matches!(d, (0, 0)) || d == (1, n)
-            })
+            && numbers
+                .map(|((a, b), c)| (b.wrapping_sub(*a), c.wrapping_sub(*a)))
+                .all(|d| matches!(d, (0, 0)) || d == (1, n))
     }
 }
 
@@ -314,7 +314,10 @@ mod tests {
             "l2.r|hadamard(7)",
             "norm|f32",
         ]));
-        let layers = Block { range: Some(0..3), rows: rows(&["l{}.wq|blob {} of 9", "l{}.r|hadamard({+5})"]) };
+        let layers = Block {
+            range: Some(0..3),
+            rows: rows(&["l{}.wq|blob {} of 9", "l{}.r|hadamard({+5})"]),
+        };
         let plain = |line| Block { range: None, rows: rows(&[line]) };
         assert_eq!(found, [plain("embed|f16"), layers, plain("norm|f32")]);
     }

@@ -131,7 +131,8 @@ pub fn within(
     let Some(chosen) = choose(&choices, limit.saturating_sub(rest)) else {
         let least = choices.iter().filter_map(|row| row.iter().map(|c| c.cost).min());
         let least = budget.words(least.sum::<u64>() + rest);
-        let why = format!("a budget of {}, but no formats need less than {least}", budget.words(limit));
+        let why =
+            format!("a budget of {}, but no formats need less than {least}", budget.words(limit));
         return Err(PassError { pass: BUDGET, why });
     };
     let mut log = vec![];
@@ -140,7 +141,10 @@ pub fn within(
         let (dtype, choice) = row.choices[at];
         let weight = module.weight(row.weight);
         let bytes = sensitivity::bytes(&weight.dims, dtype);
-        log.push(format!("${:<12} {dtype:<6} {bytes:>10} bytes  loss {:.6}", weight.name, choice.loss));
+        log.push(format!(
+            "${:<12} {dtype:<6} {bytes:>10} bytes  loss {:.6}",
+            weight.name, choice.loss
+        ));
         recipe.rules.push((weight.name.clone(), dtype));
         (spent, loss) = (spent + choice.cost, loss + choice.loss);
     }
@@ -153,9 +157,7 @@ pub fn within(
 fn other(module: &Module, id: WeightId) -> DType {
     let weight = module.weight(id);
     match (weight.dims.len(), &weight.source) {
-        (2, source) if !matches!(source, Source::Blob(_)) => {
-            DType::Int(IntFormat::symmetric(8, 0))
-        }
+        (2, source) if !matches!(source, Source::Blob(_)) => DType::Int(IntFormat::symmetric(8, 0)),
         _ => DType::F32,
     }
 }
