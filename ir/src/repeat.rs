@@ -252,8 +252,8 @@ fn block(rows: &[Vec<String>], shapes: &[Shape], rounds: usize) -> Block {
         shapes[row].numbers[number] != shapes[rows.len() + row].numbers[number]
     };
     let all = (0..rows.len()).flat_map(|r| (0..shapes[r].numbers.len()).map(move |n| (r, n)));
-    let first = all.into_iter().find(|&(r, n)| counts(r, n));
-    let start = first.map_or(0, |(r, n)| shapes[r].numbers[n]);
+    let counting = all.filter(|&(r, n)| counts(r, n)).map(|(r, n)| shapes[r].numbers[n]);
+    let start = counting.min().unwrap_or(0);
     let template = |(r, row): (usize, &Vec<String>)| {
         let mut number = 0;
         let mut part = |part: &str| {
@@ -261,11 +261,10 @@ fn block(rows: &[Vec<String>], shapes: &[Shape], rounds: usize) -> Block {
                 return part.to_string();
             };
             number += 1;
-            match (counts(r, number - 1), value.cmp(&start)) {
+            match (counts(r, number - 1), value.saturating_sub(start)) {
                 (false, _) => part.to_string(),
-                (true, std::cmp::Ordering::Equal) => "{}".to_string(),
-                (true, std::cmp::Ordering::Greater) => format!("{{+{}}}", value - start),
-                (true, std::cmp::Ordering::Less) => format!("{{-{}}}", start - value),
+                (true, 0) => "{}".to_string(),
+                (true, more) => format!("{{+{more}}}"),
             }
         };
         row.iter().map(|column| split(column).into_iter().map(&mut part).collect()).collect()

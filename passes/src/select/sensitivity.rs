@@ -2,15 +2,16 @@
 //!
 //! The error of a matrix's product follows from its second moments; what an error of a product does
 //! to the predictions is measured once for each matrix, in one format, and taken to be in proportion.
+//! Of what rounding to nearest loses GPTQ leaves a share that follows from the same moments.
 
 use super::budget::Choice;
 use crate::PassError;
-use crate::round::loss;
+use crate::round::{left_by_gptq, loss};
 use crate::stats::{Lab, Moments, inputs_of};
 use ir::quant::Quantised;
 use ir::uses::read_by_graphs;
 use ir::weights::{cast, materialise};
-use ir::{BlobError, DType, IntFormat, Module, Source, Tensor, WeightId};
+use ir::{BlobError, DType, IntFormat, Module, Rounding, Source, Tensor, WeightId};
 
 /// What a matrix can be stored as.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +38,11 @@ pub fn bytes(dims: &[u64], dtype: DType) -> u64 {
 }
 
 /// A row for every matrix of the checkpoint that graphs read.
-pub fn table(module: &Module, lab: &dyn Lab) -> Result<Vec<Row>, PassError> {
+pub fn table(
+    module: &Module,
+    lab: &dyn Lab,
+    round: Option<Rounding>,
+) -> Result<Vec<Row>, PassError> {
     let read = read_by_graphs(module);
     let ids = (0..module.weights.len() as u32).map(WeightId);
     let chosen = |id: &WeightId| {
@@ -45,9 +50,10 @@ pub fn table(module: &Module, lab: &dyn Lab) -> Result<Vec<Row>, PassError> {
         read[id.0 as usize] && weight.dims.len() == 2 && matches!(weight.source, Source::Blob(_))
     };
     let ids: Vec<WeightId> = ids.filter(chosen).collect();
-    let key = format!("{module}{CANDIDATES:?}");
+    let by_gptq = round == Some(Rounding::Gptq);
+    let key = format!("{module}{CANDIDATES:?} {by_gptq}");
     let losses = lab.remember("losses", &key, &mut || {
-        let all = measure(module, lab, &ids)?;
+        let all = measure(module, lab, &ids, by_gptq)?;
         Ok(all.iter().flat_map(|x| x.to_le_bytes()).collect())
     })?;
     let mut losses =
@@ -73,7 +79,12 @@ fn fitting(dims: &[u64]) -> Vec<DType> {
 }
 
 /// Losses of all matrices in all formats that fit them, one after the other.
-fn measure(module: &Module, lab: &dyn Lab, ids: &[WeightId]) -> Result<Vec<f64>, PassError> {
+fn measure(
+    module: &Module,
+    lab: &dyn Lab,
+    ids: &[WeightId],
+    by_gptq: bool,
+) -> Result<Vec<f64>, PassError> {
     let fail = |e: BlobError| PassError { pass: "select", why: e.to_string() };
     let probe = |id: WeightId| -> Result<Tensor, BlobError> {
         let tensor = materialise(module, id, lab.blobs())?;
@@ -89,8 +100,11 @@ fn measure(module: &Module, lab: &dyn Lab, ids: &[WeightId]) -> Result<Vec<f64>,
         let moments = stats.merged(&inputs_of(module, id));
         let error = |changed: &Tensor| squared_error(&tensor, changed, moments.as_ref());
         let per_error = effect / error(&probe(id).map_err(fail)?).max(f64::MIN_POSITIVE);
+        let second = moments.as_ref().and_then(|m| m.second.as_deref()).filter(|_| by_gptq);
+        let left = second.map_or(1.0, |second| left_by_gptq(second, tensor.dims[1] as usize));
         for dtype in fitting(&tensor.dims) {
-            losses.push(per_error * error(&stored(&tensor, dtype)));
+            let left = if matches!(dtype, DType::Int(_)) { left } else { 1.0 };
+            losses.push(per_error * left * error(&stored(&tensor, dtype)));
         }
     }
     Ok(losses)

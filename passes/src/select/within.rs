@@ -103,7 +103,7 @@ pub fn within(
         return Err(PassError { pass: PASS, why });
     };
     let costs = Costs { module, reads: reads(module), budget };
-    let mut rows = sensitivity::table(module, lab)?;
+    let mut rows = sensitivity::table(module, lab, context.round)?;
     for Row { weight, choices } in &mut rows {
         if let Some(pinned) = context.recipe.format(&module.weight(*weight).name) {
             *choices = vec![(pinned, Choice { cost: 0, loss: 0.0 })];
