@@ -37,7 +37,7 @@ pub fn bytes(dims: &[u64], dtype: DType) -> u64 {
     }
 }
 
-/// A row for every matrix of the checkpoint that graphs read.
+/// A row for every matrix of the checkpoint that graphs read, as `round` rounds them.
 pub fn table(
     module: &Module,
     lab: &dyn Lab,
@@ -50,19 +50,23 @@ pub fn table(
         read[id.0 as usize] && weight.dims.len() == 2 && matches!(weight.source, Source::Blob(_))
     };
     let ids: Vec<WeightId> = ids.filter(chosen).collect();
-    let by_gptq = round == Some(Rounding::Gptq);
-    let key = format!("{module}{CANDIDATES:?} {by_gptq}");
+    let key = format!("{module}{CANDIDATES:?}");
     let losses = lab.remember("losses", &key, &mut || {
-        let all = measure(module, lab, &ids, by_gptq)?;
+        let all = measure(module, lab, &ids)?;
         Ok(all.iter().flat_map(|x| x.to_le_bytes()).collect())
     })?;
     let mut losses =
         losses.chunks_exact(8).map(|c| f64::from_le_bytes(c.try_into().unwrap_or_default()));
+    let mut next = || losses.next().unwrap_or(f64::INFINITY);
     let row = |&id: &WeightId| {
         let dims = &module.weight(id).dims;
+        let left = match (next(), round) {
+            (left, Some(Rounding::Gptq)) => left,
+            _ => 1.0,
+        };
         let choice = |dtype| {
-            let loss = losses.next().unwrap_or(f64::INFINITY);
-            (dtype, Choice { cost: bytes(dims, dtype), loss })
+            let left = if matches!(dtype, DType::Int(_)) { left } else { 1.0 };
+            (dtype, Choice { cost: bytes(dims, dtype), loss: left * next() })
         };
         Row { weight: id, choices: fitting(dims).into_iter().map(choice).collect() }
     };
@@ -78,13 +82,9 @@ fn fitting(dims: &[u64]) -> Vec<DType> {
     all.filter(fits).collect()
 }
 
-/// Losses of all matrices in all formats that fit them, one after the other.
-fn measure(
-    module: &Module,
-    lab: &dyn Lab,
-    ids: &[WeightId],
-    by_gptq: bool,
-) -> Result<Vec<f64>, PassError> {
+/// For all matrices, one after the other, the share of a loss that GPTQ leaves, and the losses of all
+/// formats that fit, rounded to nearest.
+fn measure(module: &Module, lab: &dyn Lab, ids: &[WeightId]) -> Result<Vec<f64>, PassError> {
     let fail = |e: BlobError| PassError { pass: "select", why: e.to_string() };
     let probe = |id: WeightId| -> Result<Tensor, BlobError> {
         let tensor = materialise(module, id, lab.blobs())?;
@@ -100,11 +100,10 @@ fn measure(
         let moments = stats.merged(&inputs_of(module, id));
         let error = |changed: &Tensor| squared_error(&tensor, changed, moments.as_ref());
         let per_error = effect / error(&probe(id).map_err(fail)?).max(f64::MIN_POSITIVE);
-        let second = moments.as_ref().and_then(|m| m.second.as_deref()).filter(|_| by_gptq);
-        let left = second.map_or(1.0, |second| left_by_gptq(second, tensor.dims[1] as usize));
+        let second = moments.as_ref().and_then(|m| m.second.as_deref());
+        losses.push(second.map_or(1.0, |second| left_by_gptq(second, tensor.dims[1] as usize)));
         for dtype in fitting(&tensor.dims) {
-            let left = if matches!(dtype, DType::Int(_)) { left } else { 1.0 };
-            losses.push(per_error * left * error(&stored(&tensor, dtype)));
+            losses.push(per_error * error(&stored(&tensor, dtype)));
         }
     }
     Ok(losses)
