@@ -37,6 +37,6 @@ pub use op::{Op, Rope, RopeScaling};
 pub use parse::{ParseError, parse, parse_with_lines};
 pub use place::{Lines, Place};
 pub use round::Rounding;
-pub use types::{DType, Dim, IntFormat, Type};
+pub use types::{Codes, DType, Dim, IntFormat, Type};
 pub use verify::{Violation, verify};
 pub use weights::{BlobError, Blobs, Tensor};

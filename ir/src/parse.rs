@@ -361,7 +361,13 @@ impl<'a> Parser<'a> {
 
 fn dtype(word: Word<'_>) -> Result<DType, ParseError> {
     let names: Vec<&str> = DType::PLAIN.iter().map(|(_, name)| *name).collect();
-    let expected = || format!("one of {}, i4g32, i8row and the like", names.join(", "));
+    let expected = || {
+        format!(
+            "one of {}, i4g32, i8row, e2m1g32 and the like (integers of 2 to 6 or 8 bits, \
+         groups of a multiple of 16, of 32 for 3 and 5 bits)",
+            names.join(", ")
+        )
+    };
     DType::from_name(word.text).ok_or_else(|| word.error(&expected()))
 }
 
