@@ -86,7 +86,9 @@ mod tests {
 
     #[test]
     fn a_covering_grid_reaches_every_element() {
-        for name in ["i4g32", "i4g32z", "i4g32n", "i8g32"] {
+        for name in
+            ["i2g32z", "i3g32", "i4g32", "i4g32z", "i4g32n", "i5g32", "i6g32z", "i8g32", "e1m2g32"]
+        {
             let grid = Grids::of(&numbers(), format(name)).covering(&numbers());
             for x in numbers() {
                 let off = (x - grid.value(grid.nearest(x))).abs();
