@@ -31,9 +31,11 @@ pub struct ModelFlags {
     /// Formats of weights by name, a TOML file; the others are as --quant says
     #[arg(help_heading = MODEL, long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,
-    /// Choose formats so that all weights take at most size=BYTES (80M) or bpw=BITS each; needs
-    /// --calib
-    #[arg(help_heading = MODEL, long, value_name = "size=N|bpw=X", requires = "calib")]
+    /// Choose formats so that all weights take at most size=BYTES (80M) or bpw=BITS each, or a decoded
+    /// token at most latency=TIME@BANDWIDTH (4ms@20GB/s; `ingot bench` measures it) or
+    /// energy=ENERGY@ENERGY/B (2mJ@100pJ/B) for the weights it reads (,cache=2M stays between two calls
+    /// of a layer); with ,ppl=+3% what comes of it is measured. Needs --calib
+    #[arg(help_heading = MODEL, long, value_name = "KIND=LIMIT[,ppl=+X%]", requires = "calib")]
     pub budget: Option<BudgetFlag>,
     /// Storage format of the KV cache [default: f16; as it stands in IR text]
     #[arg(help_heading = MODEL, long, value_enum)]
@@ -188,7 +190,7 @@ impl ModelFlags {
         let (quant, kv) = self.asked();
         let mut context = passes::Context {
             round: self.calib.round().step(),
-            budget: self.budget.map(|budget| budget.0),
+            budget: self.budget.map(|flag| flag.budget),
             ..context(quant, kv)
         };
         if let Some(path) = &self.recipe {

@@ -18,6 +18,7 @@ pub mod place;
 mod print;
 pub mod quant;
 pub mod random;
+mod repeat;
 mod resolve;
 pub mod round;
 pub mod sample;

@@ -10,6 +10,7 @@ use crate::lex::{Lexer, Sigil, Spot, Token};
 use crate::module::{Cache, Meta, Module, Weight, WeightId};
 use crate::op::{Op, Rope, RopeScaling};
 use crate::place::Lines;
+use crate::repeat::expand;
 use crate::resolve::resolve;
 use crate::round::Rounding;
 use crate::syntax::{GraphText, InstText, Name, Source, Verb, WeightText};
@@ -25,7 +26,10 @@ pub fn parse(text: &str) -> Result<Module, ParseError> {
 
 /// The module of a text, and the line of each of its parts.
 pub fn parse_with_lines(text: &str) -> Result<(Module, Lines), ParseError> {
-    resolve(Parser::new(text)?.source()?)
+    let expanded = expand(text)?;
+    let parsed = Parser::new(&expanded.text).and_then(Parser::source).and_then(resolve);
+    let (module, lines) = parsed.map_err(|error| expanded.place(error))?;
+    Ok((module, lines.map(|line| expanded.line(line))))
 }
 
 struct Parser<'a> {

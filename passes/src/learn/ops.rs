@@ -106,6 +106,9 @@ pub(super) fn rope(x: &[f32], width: usize, rope: &Rope, back: bool) -> Vec<f32>
     out
 }
 
+/// `exp` of it is nothing beside one.
+const FAR: f32 = -30.0;
+
 /// The shape of `attention`.
 #[derive(Clone, Copy)]
 pub(super) struct Attention {
@@ -131,7 +134,9 @@ impl Attention {
         for (t, row) in scores.chunks_mut(count).enumerate() {
             let (seen, later) = row.split_at_mut(t + 1);
             let most = seen.iter().copied().fold(f32::MIN, f32::max);
-            seen.iter_mut().for_each(|s| *s = (*s - most).exp());
+            // What is far below the largest adds nothing in f32, and would be slow: denormal.
+            let share = |s: f32| if s < FAR { 0.0 } else { s.exp() };
+            seen.iter_mut().for_each(|s| *s = share(*s - most));
             let total: f32 = seen.iter().sum();
             seen.iter_mut().for_each(|s| *s /= total);
             later.fill(0.0);
