@@ -22,18 +22,21 @@ const SEEN: usize = 14;
 const HIGHEST: AsmRegisterZmm = zmm5;
 const SUM: usize = 6;
 const SIXTEEN: usize = 7;
+/// Positions that a window hides.
+const HIDDEN: usize = 3;
 /// Minus the maximum times the factor on scores.
 const START: AsmRegisterZmm = zmm4;
 const SIGN: u32 = 1 << 31;
 
 /// Parameters row, positions seen, positions of the block; with `quantised` also the scales of values
-/// and where the quantised row goes. Results in `xmm0` and `xmm1`: maximum, sum.
-pub fn softmax(scale: f32, quantised: bool) -> Code {
-    write(scale, quantised).expect("the kernel's operands are encodable")
+/// and where the quantised row goes; with `windowed` also positions that are hidden. Results in `xmm0`
+/// and `xmm1`: maximum, sum.
+pub fn softmax(scale: f32, quantised: bool, windowed: bool) -> Code {
+    write(scale, quantised, windowed).expect("the kernel's operands are encodable")
 }
 
 /// `r10` counts positions, `r11` walks the quantised row.
-fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
+fn write(scale: f32, quantised: bool, windowed: bool) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
     let lowest = f32::NEG_INFINITY.to_bits();
     let factor = if quantised { scale * LOG2_E } else { scale };
@@ -43,12 +46,15 @@ fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
     let c = Constants::new(&mut w, &[quant_constants(), exps, more].concat())?;
     w.constant(SIXTEEN, 16)?;
     w.a.vpbroadcastd(ZMM[SEEN], esi)?;
+    if windowed {
+        w.a.vpbroadcastd(ZMM[HIDDEN], if quantised { r9d } else { ecx })?;
+    }
     w.a.mov(r11, r8)?;
     w.a.vmovaps(HIGHEST, c.zmm(f32::NEG_INFINITY))?;
     w.a.vmovaps(zmm1, HIGHEST)?;
     each(&mut w, rsi, GROUP, |w| {
         for (j, highest) in [HIGHEST, zmm1].into_iter().enumerate() {
-            w.a.vpcmpd(k1, ZMM[LANES], ZMM[SEEN], LESS)?;
+            visible(w, windowed)?;
             w.a.vmaxps(highest.k1(), highest, zmmword_ptr(rdi + r10 * 4 + 64 * j as i32))?;
             w.add_i32(LANES, LANES, SIXTEEN)?;
         }
@@ -61,7 +67,7 @@ fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
         w.a.vxorps(START, START, ZMM[c.at(SIGN)])?;
     }
     w.zero(SUM)?;
-    each(&mut w, rsi, GROUP, |w| weights(w, &c, factor, quantised))?;
+    each(&mut w, rsi, GROUP, |w| weights(w, &c, factor, quantised, windowed))?;
     // Groups that nothing is seen of; `r10` stands behind the others.
     let (mut zeros, mut done) = (w.a.create_label(), w.a.create_label());
     w.zero(0)?;
@@ -84,8 +90,18 @@ fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
     w.finish()
 }
 
-/// `vpcmpd`: first below second.
+/// `vpcmpd`: first below second, or not.
 const LESS: i32 = 1;
+const NOT_LESS: i32 = 5;
+
+/// `k1`: lanes of positions that are seen.
+fn visible(w: &mut Wide, windowed: bool) -> Done {
+    w.a.vpcmpd(k1, ZMM[LANES], ZMM[SEEN], LESS)?;
+    if windowed {
+        w.a.vpcmpd(k1.k1(), ZMM[LANES], ZMM[HIDDEN], NOT_LESS)?;
+    }
+    Ok(())
+}
 
 /// `r10` from 0 to `end` in steps; lanes count along from 0.
 fn each(
@@ -117,7 +133,7 @@ fn places(w: &mut Wide) -> Done {
 }
 
 /// The weights of one group of positions.
-fn weights(w: &mut Wide, c: &Constants, factor: f32, quantised: bool) -> Done {
+fn weights(w: &mut Wide, c: &Constants, factor: f32, quantised: bool, windowed: bool) -> Done {
     for (j, x) in [zmm0, zmm1].into_iter().enumerate() {
         w.a.vmovups(x, zmmword_ptr(rdi + r10 * 4 + 64 * j as i32))?;
         if quantised {
@@ -128,7 +144,7 @@ fn weights(w: &mut Wide, c: &Constants, factor: f32, quantised: bool) -> Done {
             w.a.vmulps(x, x, c.zmm(factor))?;
             exp(w, c, x)?;
         }
-        w.a.vpcmpd(k1, ZMM[LANES], ZMM[SEEN], LESS)?;
+        visible(w, windowed)?;
         w.a.vmovaps(x.k1().z(), x)?;
         w.a.vaddps(ZMM[SUM], ZMM[SUM], x)?;
         w.add_i32(LANES, LANES, SIXTEEN)?;

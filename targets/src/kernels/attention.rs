@@ -34,6 +34,8 @@ pub struct Shape {
     pub heads: u64,
     /// Factor on the scores.
     pub scale: f32,
+    /// Positions that a row sees, its own the last; none: all of them.
+    pub window: Option<u64>,
 }
 
 impl Shape {
@@ -124,7 +126,8 @@ impl Products {
 /// integers), keys, values, rows, position of row 0, q_stride, out_stride, private memory, worker,
 /// workers. Tiles are dealt to workers in contiguous shares.
 pub fn define(e: &mut Emitter, name: &str, shape: Shape, products: &Products) -> Func {
-    let softmax = softmax::define(e, &format!("{name}_softmax"), shape.scale, shape.ints());
+    let (ints, windowed) = (shape.ints(), shape.window.is_some());
+    let softmax = softmax::define(e, &format!("{name}_softmax"), shape.scale, ints, windowed);
     let merge = define_merge(e, &format!("{name}_merge"), shape.slot.head, shape.scale);
     let tile = e.declare(&format!("{name}_tile"), &[I64; 10], &[]);
     let parts = Parts { shape, products, softmax: &softmax, merge: &merge };
@@ -206,19 +209,30 @@ fn tile_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
     let most = *seen + (*m - 1) * *seen_step;
     let slot = shape.slot;
     let value_scales = *values + (slot.value_blocks() * slot.value_block_bytes()) as i64;
-    k.each(k.i64(0), most, BLOCK as i64, |start| {
+    // Where what a row sees begins, given where it ends.
+    let low = |seen: Val<'k>| match shape.window {
+        None => k.i64(0),
+        Some(window) => seen - seen.umin(k.i64(window as i64)),
+    };
+    let block_of = |position: Val<'k>| position & -(BLOCK as i64);
+    k.each(block_of(low(*seen)), most, BLOCK as i64, |start| {
         let positions = (most - start).umin(k.i64(BLOCK as i64));
         let block = Block { start, positions, m: *m };
         score_block(k, parts, (*q, *q_stride), *keys, &block, &private);
         k.each(k.i64(0), *m, 1, |t| {
-            let own = *seen + t * *seen_step;
-            let own = own.lt(start).select(k.i64(0), own - start).umin(positions);
+            // Positions of this block before `position`.
+            let before = |position: Val<'k>| position.lt(start).select(k.i64(0), position - start);
+            let seen = *seen + t * *seen_step;
+            let own = before(seen).umin(positions);
+            let hidden = shape.window.map(|_| before(low(seen)));
+            let own = hidden.map_or(own, |hidden| hidden.lt(own).select(own, k.i64(0)));
             let row = private.scores + t * SCORE_STRIDE;
             let mut args = vec![row, own, positions];
             if shape.ints() {
                 let to = private.weights + t * shape.weight_stride() as i64;
                 args.extend([value_scales + (start << 1), to]);
             }
+            args.extend(hidden);
             let pair = k.call(parts.softmax, &args);
             (private.block + (t << 3)).store(0, pair[0]);
             (private.block + (t << 3)).store(4, pair[1]);
@@ -227,7 +241,8 @@ fn tile_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
         k.each(k.i64(0), *m, 1, |t| {
             let (block, running) = (private.block + (t << 3), private.running + (t << 3));
             let from = private.values + t * shape.value_stride() as i64;
-            k.call(parts.merge, &[*out + t * *out_stride, from, running, block, start]);
+            let age = start - block_of(low(*seen + t * *seen_step));
+            k.call(parts.merge, &[*out + t * *out_stride, from, running, block, age]);
         });
     });
     k.each(k.i64(0), *m, 1, |t| {
@@ -292,7 +307,7 @@ fn call_rows<'k>(k: &'k Kernel<'k>, f: &Func, args: &[Val<'k>]) {
 }
 
 /// Emits the merge of a block into what was before: parameters row of `out`, weighted values of the
-/// block, running pair, the block's pair, first position of the block.
+/// block, running pair, the block's pair, positions since the first block that the row sees.
 fn define_merge(e: &mut Emitter, name: &str, head: u64, scale: f32) -> Func {
     let f = e.declare(name, &[I64; 5], &[]);
     e.define(&f, Tuning::Optimised, |k, args| merge_body(k, args, head, scale));
@@ -300,13 +315,13 @@ fn define_merge(e: &mut Emitter, name: &str, head: u64, scale: f32) -> Func {
 }
 
 fn merge_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], head: u64, scale: f32) {
-    let [out, values, running, block, start] = args else {
+    let [out, values, running, block, age] = args else {
         unreachable!("five parameters are declared")
     };
     let bytes = k.i64(head as i64 * 4);
     let (max, sum) = (block.load(F32, 0), block.load(F32, 4));
     k.if_else(
-        start.is(0),
+        age.is(0),
         || {
             running.store(0, max);
             running.store(4, sum);

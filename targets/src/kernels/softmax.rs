@@ -1,6 +1,8 @@
 //! `softmax` of one row of scores within a block of positions: `exp((s - max) · scale)`, the maximum
 //! and the sum; `attention` merges blocks.
 //!
+//! With a window, positions before it are not seen either.
+//!
 //! For a cache of integers the weights leave as a quantised row in groups of 32 positions, each
 //! weight times the scale of its value. The sum is that of the weights before both.
 
@@ -13,32 +15,42 @@ use crate::emit::{Emitter, Tuning};
 use crate::math::{exp, exp2, f16_to_f32};
 use cranelift_codegen::ir::types::*;
 use std::f32::consts::LOG2_E;
+use std::ops::Range;
 
 /// Emits it: parameters row (scores, in whole panels), positions seen, positions of the block; with
-/// `quantised` also the scales of the block's values as f16, and where the quantised row goes.
+/// `quantised` also the scales of the block's values as f16, and where the quantised row goes; with
+/// `windowed` also how many of the positions seen are hidden after all, the first ones.
 /// Weights of positions that are not seen are 0. Results: maximum, sum.
-pub fn define(e: &mut Emitter, name: &str, scale: f32, quantised: bool) -> Func {
-    let params = if quantised { 5 } else { 3 };
+pub fn define(e: &mut Emitter, name: &str, scale: f32, quantised: bool, windowed: bool) -> Func {
+    let params = if quantised { 5 } else { 3 } + usize::from(windowed);
     let f = e.declare(name, &vec![I64; params], &[F32, F32]);
     if e.target.facts.avx512 {
-        let code = x64_softmax::softmax(scale, quantised);
+        let code = x64_softmax::softmax(scale, quantised, windowed);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
         return f;
     }
-    e.define(&f, Tuning::Optimised, |k, args| body(k, args, scale));
+    e.define(&f, Tuning::Optimised, |k, args| match args.split_last() {
+        Some((hidden, args)) if windowed => body(k, args, scale, Some(*hidden)),
+        _ => body(k, args, scale, None),
+    });
     f
 }
 
 /// Bytes of the scores of a group.
 const GROUP_BYTES: i64 = 4 * PANEL_POSITIONS as i64;
 
-fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], scale: f32) {
+fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], scale: f32, hidden: Option<Val<'k>>) {
     let [row, seen, all, quantised @ ..] = args else { unreachable!("three or more parameters") };
+    // One value where positions are seen, another where they are not.
+    let where_seen = |i: Val<'k>, a: Val<'k>, b: Val<'k>| {
+        let a = below(k, i, *seen).select(a, b);
+        hidden.map_or(a, |hidden| below(k, i, hidden).select(b, a))
+    };
     let lowest = k.f32x4(f32::NEG_INFINITY);
     let maximum = k.var(lowest);
     k.each(k.i64(0), *seen, 4, |i| {
         let scores = (*row + (i << 2)).load(F32X4, 0);
-        maximum.set(maximum.get().pmax(below(k, i, *seen).select(scores, lowest)));
+        maximum.set(maximum.get().pmax(where_seen(i, scores, lowest)));
     });
     let highest = maximum.get().max_lanes();
     let shift = highest.splat(F32X4);
@@ -56,7 +68,7 @@ fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], scale: f32) {
                 // To be rounded to 8 bits.
                 _ => exp2(scores.fma(k.f32x4(scale * LOG2_E), start)),
             };
-            let weights = below(k, i, *seen).select(weights, k.f32x4(0.0));
+            let weights = where_seen(i, weights, k.f32x4(0.0));
             sums[j as usize % 4].add(weights);
             let weights = match quantised {
                 [scales, _] => weights * f16_to_f32((*scales + (i << 1)).load_s16x4(0)),
@@ -94,9 +106,9 @@ fn zero<'k>(k: &'k Kernel<'k>, to: Val<'k>, bytes: i64) {
     (0..bytes as i32).step_by(16).for_each(|at| to.store(at, k.f32x4(0.0)));
 }
 
-/// The plain reference: weights and their sum.
-pub fn reference(scores: &[f32], seen: usize, scale: f32) -> (Vec<f64>, f64) {
-    let seen = &scores[..seen];
+/// The plain reference: weights of the positions seen, and their sum.
+pub fn reference(scores: &[f32], seen: Range<usize>, scale: f32) -> (Vec<f64>, f64) {
+    let seen = &scores[seen];
     let highest = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weight = |s: &f32| (f64::from(s - highest) * f64::from(scale)).exp();
     let weights: Vec<f64> = seen.iter().map(weight).collect();
