@@ -44,7 +44,7 @@ pub struct ModelFlags {
     #[arg(help_heading = MODEL, long, value_name = "N")]
     pub context: Option<u64>,
     /// Tokens that prefill takes at a time
-    #[arg(help_heading = MODEL, long, value_name = "N", default_value_t = 64)]
+    #[arg(help_heading = MODEL, long, value_name = "N", default_value_t = 128)]
     pub prefill_chunk: u64,
     /// Target triple [default: this machine]
     #[arg(help_heading = MODEL, long, value_name = "TRIPLE")]

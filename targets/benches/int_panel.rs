@@ -1,14 +1,16 @@
 //! Speed of the integer panel kernels out of the cache: `cargo bench -p ingot-targets --bench int_panel`.
 //!
-//! Per format and feature set, for 1 row (decode) and 64 rows (prefill): billions of operations per
-//! second, and of weight bytes; medians of several runs.
+//! Per format and feature set, for 1 row (decode) and 128 rows (prefill): billions of operations per
+//! second, and of weight bytes; medians of several runs. Arguments name formats.
 
-use ir::IntFormat;
+use ir::quant::Quantised;
+use ir::{IntFormat, Tensor};
 use std::time::Instant;
 use targets::kernels::int_panel::{self, Shape};
 use targets::kernels::quant_rows;
 use targets::{Emitter, Target, jit};
 
+type QuantRows = extern "sysv64" fn(*const f32, *mut u8, u64, u64, u64, u64);
 type PanelKernel =
     extern "sysv64" fn(*const u8, *const u8, *mut f32, u64, u64, u64, *const f32, u64, *mut u8);
 
@@ -34,7 +36,9 @@ const CPUS: [(&str, &str); 6] = [
 fn main() {
     println!("{:22} {:8} {:>5} {:>5} {:>9} {:>9}", "cpu", "format", "k", "rows", "GOP/s", "GB/s");
     let native = Target::native().expect("this machine is a target").features;
-    for (name, group, columns) in SHAPES {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wanted = |name: &str| asked.is_empty() || asked.iter().any(|a| a == name);
+    for (name, group, columns) in SHAPES.into_iter().filter(|(name, ..)| wanted(name)) {
         let format = IntFormat::from_name(name).expect("a format");
         for (cpu, features) in CPUS {
             let target = Target::new("x86_64-unknown-linux-gnu", Some(cpu), features);
@@ -42,7 +46,7 @@ fn main() {
             if !target.features.is_subset(&native) {
                 continue;
             }
-            for rows in [1, 64] {
+            for rows in [1, 128] {
                 let (gops, gbs) = measure(&target, Shape::new(format, group), columns, rows);
                 let cpu = format!("{cpu} {features}");
                 println!("{cpu:22.22} {name:8} {columns:5} {rows:5} {gops:9.1} {gbs:9.1}");
@@ -51,27 +55,47 @@ fn main() {
     }
 }
 
+/// Elements like those of weights and activations: what tiles draw, and so the clock, depends on them.
+fn noise(seed: u64, count: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next() + next() + next()).collect()
+}
+
 fn measure(target: &Target, shape: Shape, columns: u64, rows: u64) -> (f64, f64) {
     let mut sink = jit::module(target);
     let mut e = Emitter::new(target, &mut sink, "b", false);
-    let panel = int_panel::define(&mut e, shape);
+    let (panel, quantise) =
+        (int_panel::define(&mut e, shape), quant_rows::define(&mut e, shape.group));
     let code = jit::Code::new(sink);
-    // SAFETY: the function takes the parameters that its docs name.
-    let panel: PanelKernel = unsafe { std::mem::transmute(code.function(panel.id)) };
+    // SAFETY: the functions take the parameters that their docs name.
+    let (panel, quantise): (PanelKernel, QuantRows) = unsafe {
+        (
+            std::mem::transmute(code.function(panel.id)),
+            std::mem::transmute(code.function(quantise.id)),
+        )
+    };
     let groups = columns / shape.group;
     let stride = quant_rows::row_stride(columns, shape.group);
-    let bytes = shape.panel_bytes(groups);
+    let matrix = Tensor { dims: vec![32, columns], data: noise(1, 32 * columns) };
+    let matrix = Quantised::nearest(&matrix, shape.format);
+    let weights = int_panel::pack(&matrix, shape, 0, target.facts.arch);
     let room_bytes = int_panel::room_bytes(&target.facts, columns) as usize;
     // Aligned as scratch and weights are.
-    let mut memory = vec![0u8; (bytes + rows * stride) as usize + room_bytes + 256];
+    let mut memory = vec![0u8; weights.len() + (rows * stride) as usize + room_bytes + 256];
     let start = memory.as_ptr().align_offset(64);
+    memory[start..][..weights.len()].copy_from_slice(&weights);
     let w = memory[start..].as_mut_ptr();
     let mut y = vec![0f32; (rows * 32) as usize];
     // SAFETY: offsets within `memory`.
     let (x, room) = unsafe {
-        let x = w.add((bytes as usize).next_multiple_of(64));
+        let x = w.add(weights.len().next_multiple_of(64));
         (x, x.add((rows * stride) as usize))
     };
+    quantise(noise(2, rows * columns).as_ptr(), x, groups, rows, 4 * columns, stride);
     let run = |times: u64, y: &mut Vec<f32>| {
         let began = Instant::now();
         for _ in 0..times {
@@ -83,5 +107,5 @@ fn measure(target: &Target, shape: Shape, columns: u64, rows: u64) -> (f64, f64)
     let mut seconds: Vec<f64> = (0..9).map(|_| run(times, &mut y)).collect();
     seconds.sort_by(f64::total_cmp);
     let ops = (2 * 32 * columns * rows) as f64;
-    (ops / seconds[4] / 1e9, bytes as f64 / seconds[4] / 1e9)
+    (ops / seconds[4] / 1e9, weights.len() as f64 / seconds[4] / 1e9)
 }

@@ -176,7 +176,9 @@ impl Target {
             },
             ssse3: has(&["ssse3"]),
             avx2: has(&["avx", "avx2", "fma", "f16c"]),
-            avx512: has(&["avx", "avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512dq"]),
+            avx512: has(&[
+                "avx", "avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512dq", "avx512bw",
+            ]),
             avxvnni: has(&["avx", "avx2", "fma", "f16c", "avxvnni"]),
             avx512vnni: has(AVX512_VNNI),
             amx: has(AVX512_VNNI) && has(AMX),

@@ -8,8 +8,8 @@
 //! Weights of 8 bits are read from the panel as they are, unsigned: what that adds to each product is
 //! taken off with the sums of activations. Fewer bits are unpacked to signed bytes, once for all rows.
 //!
-//! A tile product takes long and must pass through memory, so the tiles of the next groups are under
-//! way while vectors scale those before; and the next panel is fetched meanwhile.
+//! A tile product takes long and must pass through memory, so the tiles of the next groups are made
+//! before vectors scale those of the groups before; and the next panel is fetched meanwhile.
 
 use super::Code;
 use super::x64::{ZMM, listing};
@@ -52,7 +52,7 @@ pub fn panel(shape: Shape) -> Code {
 }
 
 /// The largest depth of a tile, at most 64, that divides a group.
-fn depth(group: u64) -> u64 {
+pub(super) fn depth(group: u64) -> u64 {
     (4..=64).rev().step_by(4).find(|d| group.is_multiple_of(*d)).expect("groups are in quads")
 }
 
@@ -259,7 +259,7 @@ fn tile(a: &mut CodeAssembler, s: &Kernel, half: i32) -> Result<(), IcedError> {
     }
     let (mut more, mut last, mut odd, mut done) =
         (a.create_label(), a.create_label(), a.create_label(), a.create_label());
-    // The first pair is under way before the loop; in it the next pair is mixed into the scaling.
+    // The first pair is under way before the loop; in it the next pair comes before the scaling.
     a.sub(rcx, PAIR)?;
     a.jl(odd)?;
     multiply(a, s, PAIR)?;
@@ -295,77 +295,34 @@ fn tile(a: &mut CodeAssembler, s: &Kernel, half: i32) -> Result<(), IcedError> {
 
 /// Products of `count` groups, to `r12`.
 fn multiply(a: &mut CodeAssembler, s: &Kernel, count: i32) -> Result<(), IcedError> {
-    tile_ops(s, count).into_iter().try_for_each(|op| tile_op(a, s, op))
-}
-
-/// One instruction on tiles, of a group, at a step of its depth.
-#[derive(Clone, Copy)]
-enum TileOp {
-    Zero { group: i32 },
-    LoadX { group: i32, step: i32 },
-    LoadW { group: i32, step: i32 },
-    Dot { group: i32, step: i32 },
-    Store { group: i32 },
-    Next { groups: i32 },
-}
-
-/// Steps of a group.
-fn steps(s: &Kernel) -> i32 {
-    (s.shape.group / s.depth) as i32
-}
-
-/// The products of `count` groups, in order.
-fn tile_ops(s: &Kernel, count: i32) -> Vec<TileOp> {
-    let mut ops = vec![];
-    for group in 0..count {
-        ops.push(TileOp::Zero { group });
-        for step in 0..steps(s) {
-            ops.push(TileOp::LoadX { group, step });
-            ops.push(TileOp::LoadW { group, step });
-            ops.push(TileOp::Dot { group, step });
-        }
-    }
-    ops.extend((0..count).map(|group| TileOp::Store { group }));
-    ops.push(TileOp::Next { groups: count });
-    ops
-}
-
-fn tile_op(a: &mut CodeAssembler, s: &Kernel, op: TileOp) -> Result<(), IcedError> {
     let x_step = group_bytes(s.shape.group) as i32;
     let depth = s.depth as i32;
-    let product = |group: i32| [tmm4, tmm5][group as usize];
-    let operands = |group: i32, step: i32| match (group * steps(s) + step) % 2 {
-        0 => (tmm0, tmm2),
-        _ => (tmm1, tmm3),
-    };
-    match op {
-        TileOp::Zero { group } => a.tilezero(product(group)),
-        TileOp::LoadX { group, step } => {
-            a.tileloadd(operands(group, step).0, r14 + r8 * 1 + (group * x_step + step * depth))
-        }
-        TileOp::LoadW { group, step } => {
-            // Lines of 64 bytes in the room, of 128 in the panel.
-            let lines = if s.direct() { 2 } else { 1 };
+    let steps = (s.shape.group / s.depth) as i32;
+    // Lines of 64 bytes in the room, of 128 in the panel.
+    let lines = if s.direct() { 2 } else { 1 };
+    for (group, product) in (0..count).zip([tmm4, tmm5]) {
+        a.tilezero(product)?;
+        for step in 0..steps {
+            let (x, w) = [(tmm0, tmm2), (tmm1, tmm3)][((group * steps + step) % 2) as usize];
+            a.tileloadd(x, r14 + r8 * 1 + (group * x_step + step * depth))?;
             let at = group * s.tile_step_bytes() + step * depth * 16 * lines;
-            a.tileloadd(operands(group, step).1, r15 + rsi * lines + at)
-        }
-        TileOp::Dot { group, step } => {
-            let (x, w) = operands(group, step);
+            a.tileloadd(w, r15 + rsi * lines + at)?;
             match s.direct() {
-                true => a.tdpbsud(product(group), x, w),
-                false => a.tdpbssd(product(group), x, w),
+                true => a.tdpbsud(product, x, w)?,
+                false => a.tdpbssd(product, x, w)?,
             }
         }
-        TileOp::Store { group } => a.tilestored(r12 + rsi * 1 + group * TILE_BYTES, product(group)),
-        TileOp::Next { groups } => {
-            a.add(r14, x_step * groups)?;
-            a.add(r15, s.tile_step_bytes() * groups)
-        }
     }
+    for (group, product) in (0..count).zip([tmm4, tmm5]) {
+        a.tilestored(r12 + rsi * 1 + group * TILE_BYTES, product)?;
+    }
+    a.add(r14, x_step * count)?;
+    a.add(r15, s.tile_step_bytes() * count)
 }
 
-/// `count` groups of products at `r13` into the sums, while the tiles of the `next` groups go to
-/// `r12`: `rax` walks x, `rdx` is eight rows further.
+/// The tiles of the `next` groups to `r12`, then `count` groups of products at `r13` into the sums:
+/// `rax` walks x, `rdx` is eight rows further. Vectors wait for the ports that products of tiles take
+/// anyway, so mixing the two gains nothing.
 fn scale_groups(
     a: &mut CodeAssembler,
     s: &Kernel,
@@ -373,32 +330,20 @@ fn scale_groups(
     count: i32,
     next: i32,
 ) -> Result<(), IcedError> {
+    if next > 0 {
+        multiply(a, s, next)?;
+    }
     let x_step = group_bytes(s.shape.group) as i32;
     let w_step = s.shape.step_bytes() as i32;
     a.lea(rdx, qword_ptr(rax + r8 * 8))?;
-    let ops = if next > 0 { tile_ops(s, next) } else { vec![] };
-    let every = (TILE_ROWS as i32 * count) as usize / ops.len().max(1);
-    let mut ops = ops.into_iter();
-    for g in 0..count {
-        scale(a, s, half, g, |a, t| match (g as usize * 16 + t) % every.max(1) {
-            0 => ops.next().map_or(Ok(()), |op| tile_op(a, s, op)),
-            _ => Ok(()),
-        })?;
-    }
-    ops.try_for_each(|op| tile_op(a, s, op))?;
+    (0..count).try_for_each(|g| scale(a, s, half, g))?;
     a.add(rax, x_step * count)?;
     a.add(r9, w_step * count)?;
     a.add(rdi, w_step * count)
 }
 
-/// `sum += float(product) · (s_w · s_x)`, and the low ends; `between` goes before each row.
-fn scale(
-    a: &mut CodeAssembler,
-    s: &Kernel,
-    half: i32,
-    g: i32,
-    mut between: impl FnMut(&mut CodeAssembler, usize) -> Result<(), IcedError>,
-) -> Result<(), IcedError> {
+/// `sum += float(product) · (s_w · s_x)`, and the low ends, of group `g`.
+fn scale(a: &mut CodeAssembler, s: &Kernel, half: i32, g: i32) -> Result<(), IcedError> {
     let (group, x) = (s.shape.group as i32, g * group_bytes(s.shape.group) as i32);
     let scales = g * s.shape.step_bytes() as i32 + s.shape.quads_bytes() as i32 + 32 * half;
     if s.shape.scales_per_group() {
@@ -410,7 +355,6 @@ fn scale(
         .map(|line| r9 + (g * s.shape.step_bytes() as i32 + 64 * line));
     let every = if lines.len() > 8 { 1 } else { 2 };
     for t in 0..16usize {
-        between(a, t)?;
         if t % every == every - 1
             && let Some(line) = lines.next()
         {

@@ -5,9 +5,9 @@
 
 use super::Code;
 use super::wide::{ARGUMENTS, Wide};
-use super::x64::ZMM;
+use super::x64::{YMM, ZMM};
 use crate::kernels::quant_rows::{
-    NEGATIVE_SUM, NEGATIVE_SUM_128, SCALED_SUM, group_bytes, negative_part, parts, record_bytes,
+    NEGATIVE_SUM, NEGATIVE_SUM_128, PART, SCALED_SUM, group_bytes, parts,
 };
 use crate::kernels::rms_norm;
 use crate::math::{EXP, EXP2, EXP2_LOW, GELU};
@@ -44,12 +44,14 @@ impl Constants {
     }
 }
 
-const MAGNITUDE: u32 = i32::MAX as u32;
 const SIGN: u32 = 1 << 31;
+/// 1 in every byte, in every half.
+pub(super) const ONES: u32 = 0x0101_0101;
+pub(super) const ONE_HALVES: u32 = 0x0001_0001;
 
-/// What `quantise` uses.
+/// What `quantise` uses, beside `ORDER`.
 pub(super) fn quant_constants() -> Vec<u32> {
-    vec![MAGNITUDE, 127f32.to_bits(), (1f32 / 127.0).to_bits()]
+    vec![127f32.to_bits(), (1f32 / 127.0).to_bits(), ONES, ONE_HALVES]
 }
 
 /// What `exp` uses.
@@ -72,6 +74,7 @@ pub fn gate_mul_quant(gate: Gate, group: u64) -> Code {
 
 fn write_rms_norm(shape: rms_norm::Shape, group: i32) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
+    order(&mut w)?;
     let scalars = [shape.width as f32, shape.eps, 1.0].map(f32::to_bits);
     let c = Constants::new(&mut w, &[&quant_constants()[..], &scalars].concat())?;
     let (mut row, mut squares, mut groups, mut done) =
@@ -94,7 +97,7 @@ fn write_rms_norm(shape: rms_norm::Shape, group: i32) -> Result<Code, IcedError>
     w.a.vaddss(xmm0, xmm0, eps)?;
     w.a.vsqrtss(xmm0, xmm0, xmm0)?;
     w.a.vdivss(xmm0, one, xmm0)?;
-    let scale = 20;
+    let scale = 17;
     w.a.vbroadcastss(ZMM[scale], xmm0)?;
     w.a.xor(r10d, r10d)?;
     w.a.mov(r11, rsi)?;
@@ -119,11 +122,11 @@ fn write_rms_norm(shape: rms_norm::Shape, group: i32) -> Result<Code, IcedError>
 
 fn write_gate_mul(gate: Gate, group: i32) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
-    let mut constants = [quant_constants(), vec![SIGN], exp_constants()].concat();
-    if gate == Gate::Gelu {
-        constants.extend(GELU.map(f32::to_bits));
-    }
-    let c = Constants::new(&mut w, &constants)?;
+    order(&mut w)?;
+    let [linear, cubic] = GELU.map(|number| (-number).to_bits());
+    let own = if gate == Gate::Gelu { linear } else { SIGN };
+    let c = Constants::new(&mut w, &[quant_constants(), vec![own], exp_constants()].concat())?;
+    w.constant(CUBIC, cubic)?;
     let (mut row, mut groups, mut next, mut done) =
         (w.a.create_label(), w.a.create_label(), w.a.create_label(), w.a.create_label());
     // From the first group on: rbx bytes into rows of floats, rbp bytes of them, r12 into y.
@@ -161,17 +164,18 @@ fn vectors(group: i32) -> usize {
     (group / 16) as usize
 }
 
+/// Where minus the factor of `x³` in `gelu` is.
+const CUBIC: usize = 13;
+
 /// Register `x` becomes its activation, as `math::silu` and `math::gelu` have it.
 fn activation(w: &mut Wide, c: &Constants, gate: Gate, x: AsmRegisterZmm) -> Done {
     let n = zmm9;
     match gate {
         Gate::Silu => w.a.vxorps(n, x, ZMM[c.at(SIGN)])?,
         Gate::Gelu => {
-            let [linear, cubic] = GELU.map(|number| c.zmm(number));
             w.a.vmulps(n, x, x)?;
-            w.a.vfmadd213ps(n, cubic, linear)?;
+            w.a.vfmadd213ps(n, ZMM[CUBIC], c.zmm(-GELU[0]))?;
             w.a.vmulps(n, n, x)?;
-            w.a.vxorps(n, n, ZMM[c.at(SIGN)])?;
         }
     }
     exp(w, c, n)?;
@@ -207,6 +211,7 @@ pub fn quant_rows(group: u64) -> Code {
 
 fn write_quant_rows(group: i32) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
+    order(&mut w)?;
     let c = Constants::new(&mut w, &quant_constants())?;
     let (mut row, mut next, mut done) =
         (w.a.create_label(), w.a.create_label(), w.a.create_label());
@@ -252,60 +257,118 @@ pub(super) fn exp(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
     w.a.vpaddd(x, n, shifted)
 }
 
-/// The group in the first registers to integers and their record at `r11`, which moves on.
+/// The group in the first registers to integers and their record at `r11`, which moves on; the first
+/// thirteen registers are lost.
 pub(super) fn quantise(w: &mut Wide, c: &Constants, group: i32) -> Done {
-    let (largest, other, inverse, sum) = (zmm8, zmm9, zmm10, zmm11);
-    w.a.vandps(largest, zmm0, ZMM[c.at(MAGNITUDE)])?;
-    for x in &ZMM[1..vectors(group)] {
-        w.a.vandps(other, *x, ZMM[c.at(MAGNITUDE)])?;
-        w.a.vmaxps(largest, largest, other)?;
+    let count = vectors(group);
+    let (scale, inverse) = (zmm8, zmm10);
+    match count {
+        1 => w.a.vrangeps(scale, zmm0, zmm0, MAGNITUDE_MAX)?,
+        _ => w.a.vrangeps(scale, zmm0, zmm1, MAGNITUDE_MAX)?,
     }
-    lanes(w, largest, other, CodeAssembler::vmaxps)?;
-    w.a.vpxord(sum, sum, sum)?;
-    w.a.vcmpps(k1, sum, largest, 1)?;
+    for x in ZMM[..count].iter().skip(2) {
+        w.a.vrangeps(scale, scale, *x, MAGNITUDE_MAX)?;
+    }
+    lanes(w, scale, zmm9, CodeAssembler::vmaxps)?;
+    w.a.vpxord(zmm9, zmm9, zmm9)?;
+    w.a.vcmpps(k1, zmm9, scale, LESS)?;
     w.a.vdivss(xmm9, XMM[c.at(127f32.to_bits())], xmm8)?;
     w.a.vbroadcastss(inverse.k1().z(), xmm9)?;
-    for (i, x) in ZMM[..vectors(group)].iter().enumerate() {
+    w.a.vmulss(xmm8, xmm8, XMM[c.at((1f32 / 127.0).to_bits())])?;
+    for x in &ZMM[..count] {
         w.a.vmulps(*x, *x, inverse)?;
         w.a.vcvtps2dq(*x, *x)?;
-        w.a.vpmovdb(xmmword_ptr(r11 + 16 * i as i32), *x)?;
     }
-    let parts = parts(group as u64);
-    if parts > 0 {
-        w.a.xor(r13d, r13d)?;
-        for (part, x) in ZMM[..vectors(group)].chunks(2).enumerate() {
-            w.a.vpaddd(sum, x[0], x[1])?;
-            lanes(w, sum, other, CodeAssembler::vpaddd)?;
-            w.a.vmovd(eax, xmm11)?;
-            w.a.sub(r13d, eax)?;
-            w.a.neg(eax)?;
-            let at = group + negative_part(group as u64, part as u64);
-            w.a.mov(dword_ptr(r11 + at), eax)?;
-        }
-        for at in (16 + 4 * parts..record_bytes(group as u64)).step_by(4) {
-            w.a.mov(dword_ptr(r11 + (group + at as i32)), 0)?;
-        }
-        w.a.mov(eax, r13d)?;
-        w.a.neg(r13d)?;
-        w.a.vmovd(xmm11, r13d)?;
-    } else {
-        for x in &ZMM[..vectors(group)] {
-            w.a.vpaddd(sum, sum, *x)?;
-        }
-        lanes(w, sum, other, CodeAssembler::vpaddd)?;
-        w.a.vmovd(eax, xmm11)?;
-        w.a.neg(eax)?;
+    for block in 0..count.div_ceil(4) {
+        pack(w, c, block, count)?;
     }
-    w.a.vmulss(xmm8, xmm8, XMM[c.at((1f32 / 127.0).to_bits())])?;
-    w.a.vmovss(dword_ptr(r11 + group), xmm8)?;
-    w.a.vcvtdq2ps(xmm9, xmm11)?;
-    w.a.vmulss(xmm9, xmm9, xmm8)?;
-    w.a.vmovss(dword_ptr(r11 + (group + SCALED_SUM)), xmm9)?;
-    w.a.mov(dword_ptr(r11 + (group + NEGATIVE_SUM)), eax)?;
-    w.a.shl(eax, 7)?;
-    w.a.mov(dword_ptr(r11 + (group + NEGATIVE_SUM_128)), eax)?;
-    w.a.add(r11, group_bytes(group as u64) as i32)
+    record(w, group)
 }
+
+/// Four vectors of integers of a block of 64, or fewer, to bytes; the sums of its halves go to the
+/// lower two lanes of register `9 + block`, the rest of it is 0.
+fn pack(w: &mut Wide, c: &Constants, block: usize, count: usize) -> Done {
+    let a = &mut w.a;
+    let x = &ZMM[4 * block..4 * block + 4];
+    let there = (count - 4 * block).min(4);
+    x[there..].iter().try_for_each(|x| a.vpxord(*x, *x, *x))?;
+    a.vpackssdw(x[0], x[0], x[1])?;
+    a.vpackssdw(x[2], x[2], x[3])?;
+    a.vpacksswb(x[0], x[0], x[2])?;
+    a.vpermd(x[0], ORDER, x[0])?;
+    let to = r11 + 64 * block as i32;
+    match there {
+        1 => a.vmovdqu(xmmword_ptr(to), XMM[4 * block])?,
+        2 | 3 => a.vmovdqu(ymmword_ptr(to), YMM[4 * block])?,
+        _ => a.vmovdqu64(zmmword_ptr(to), x[0])?,
+    }
+    if there == 3 {
+        a.vextracti32x4(xmmword_ptr(to + 32), x[0], 2)?;
+    }
+    a.vpmaddubsw(x[1], ZMM[c.at(ONES)], x[0])?;
+    a.vpmaddwd(x[1], x[1], ZMM[c.at(ONE_HALVES)])?;
+    a.vextracti64x4(YMM[4 * block + 2], x[1], 1)?;
+    a.vpunpckldq(YMM[4 * block + 3], YMM[4 * block + 1], YMM[4 * block + 2])?;
+    a.vpunpckhdq(YMM[4 * block + 1], YMM[4 * block + 1], YMM[4 * block + 2])?;
+    a.vpaddd(YMM[4 * block + 1], YMM[4 * block + 1], YMM[4 * block + 3])?;
+    let sums = XMM[9 + block];
+    a.vextracti128(sums, YMM[4 * block + 1], 1)?;
+    a.vpaddd(sums, sums, XMM[4 * block + 1])?;
+    a.vpshufd(XMM[4 * block + 1], sums, 0x4e)?;
+    a.vpaddd(sums, sums, XMM[4 * block + 1])?;
+    a.vmovq(sums, sums)
+}
+
+/// The record of a group: its scale is in `xmm8`, sums in `xmm9` and `xmm10`.
+fn record(w: &mut Wide, group: i32) -> Done {
+    const { assert!(NEGATIVE_SUM == 4 && SCALED_SUM == 8 && NEGATIVE_SUM_128 == 12) };
+    let a = &mut w.a;
+    if vectors(group) > 4 {
+        a.vpunpcklqdq(xmm9, xmm9, xmm10)?;
+    }
+    a.vpshufd(xmm0, xmm9, 0x4e)?;
+    a.vpaddd(xmm0, xmm0, xmm9)?;
+    a.vpshufd(xmm1, xmm0, 0xb1)?;
+    a.vpaddd(xmm0, xmm0, xmm1)?;
+    a.vcvtdq2ps(xmm1, xmm0)?;
+    a.vmulss(xmm1, xmm1, xmm8)?;
+    a.vpxor(xmm2, xmm2, xmm2)?;
+    a.vpsubd(xmm0, xmm2, xmm0)?;
+    a.vpslld(xmm3, xmm0, 7)?;
+    a.vunpcklps(xmm0, xmm8, xmm0)?;
+    a.vunpcklps(xmm1, xmm1, xmm3)?;
+    a.vunpcklpd(xmm0, xmm0, xmm1)?;
+    a.vmovups(xmmword_ptr(r11 + group), xmm0)?;
+    if parts(group as u64) > 0 {
+        const { assert!(GROUP_MAX / PART == 4) };
+        a.vpsubd(xmm9, xmm2, xmm9)?;
+        a.vmovdqu(xmmword_ptr(r11 + (group + 16)), xmm9)?;
+    }
+    a.add(r11, group_bytes(group as u64) as i32)
+}
+
+/// `vrangeps`: the larger magnitude, without a sign.
+pub(super) const MAGNITUDE_MAX: i32 = 0b1011;
+/// `vpcmpd`, `vcmpps`: first below second.
+pub(super) const LESS: i32 = 1;
+
+/// Lane `i` of `to` becomes `bytes[i]`; `rax` and `xmm0` are lost.
+pub(super) fn lane_bytes(w: &mut Wide, to: AsmRegisterZmm, bytes: [u8; 16]) -> Done {
+    let half = |i: usize| u64::from_le_bytes(std::array::from_fn(|j| bytes[8 * i + j]));
+    w.a.mov(rax, half(0))?;
+    w.a.vmovq(xmm0, rax)?;
+    w.a.mov(rax, half(1))?;
+    w.a.vpinsrq(xmm0, xmm0, rax, 1)?;
+    w.a.vpmovzxbd(to, xmm0)
+}
+
+/// `ORDER`, which `quantise` uses.
+pub(super) fn order(w: &mut Wide) -> Done {
+    lane_bytes(w, ORDER, std::array::from_fn(|i| (i % 4 * 4 + i / 4) as u8))
+}
+
+/// Lanes as two packings of four vectors leave them, in order.
+pub(super) const ORDER: AsmRegisterZmm = zmm14;
 
 /// The lanes of register `from` as CLIF adds four chains of four lanes, into every lane of `to`; `xmm2`
 /// and `xmm3` are lost.
@@ -341,7 +404,7 @@ pub(super) fn lanes(
     Ok(())
 }
 
-const XMM: [AsmRegisterXmm; 32] = [
+pub(super) const XMM: [AsmRegisterXmm; 32] = [
     xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14,
     xmm15, xmm16, xmm17, xmm18, xmm19, xmm20, xmm21, xmm22, xmm23, xmm24, xmm25, xmm26, xmm27,
     xmm28, xmm29, xmm30, xmm31,

@@ -1,159 +1,428 @@
-//! `softmax` of a row of scores, 512 bits wide (AVX-512 F, DQ): the same arithmetic in the same order
-//! as the CLIF kernel in `kernels/softmax.rs`.
+//! `softmax` of rows of scores, 512 bits wide (AVX-512 F, BW, DQ, VL): the same arithmetic in the same
+//! order as the CLIF kernel in `kernels/softmax.rs`.
+//!
+//! Quantised weights are made four groups at a time, so that a maximum, a division, a sum and a record
+//! serve four lanes of a vector instead of one.
 
 use super::Code;
-use super::wide::Wide;
-use super::x64::ZMM;
+use super::wide::{ARGUMENTS, Wide};
+use super::x64::{YMM, ZMM};
 use super::x64_rows::{
-    Constants, Done, exp, exp_constants, exp2, exp2_constants, lanes, quant_constants, quantise,
-    sum_chains,
+    Constants, Done, LESS, MAGNITUDE_MAX, ONE_HALVES, ONES, ORDER, XMM, exp, exp_constants, exp2,
+    exp2_constants, lane_bytes, lanes, order, quant_constants, sum_chains,
 };
 use crate::kernels::kv_append::PANEL_POSITIONS;
-use crate::kernels::quant_rows::group_bytes;
+use crate::kernels::quant_rows::{
+    NEGATIVE_SUM, NEGATIVE_SUM_128, SCALED_SUM, group_bytes, record_bytes,
+};
+use crate::kernels::softmax::{SCORE_STRIDE, running, weight_stride};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use std::f32::consts::LOG2_E;
 
-/// Positions of a group.
+/// Positions of a group, in two vectors.
 const GROUP: i32 = PANEL_POSITIONS as i32;
-/// Places of lanes, positions that are seen, the maximum, the sum, sixteen.
-const LANES: usize = 13;
-const SEEN: usize = 14;
-const HIGHEST: AsmRegisterZmm = zmm5;
-const SUM: usize = 6;
-const SIXTEEN: usize = 7;
-/// Positions that a window hides.
-const HIDDEN: usize = 3;
-/// Minus the maximum times the factor on scores.
-const START: AsmRegisterZmm = zmm4;
+/// Groups of weights that are quantised together.
+const BATCH: i32 = 4;
+/// Bytes of a quantised group.
+const GROUP_BYTES: i32 = group_bytes(PANEL_POSITIONS) as i32;
+/// In what is kept of a row: 127 over the largest weight of each group of a batch.
+const INVERSES: i32 = 16;
 const SIGN: u32 = 1 << 31;
 
-/// Parameters row, positions seen, positions of the block; with `quantised` also the scales of values
-/// and where the quantised row goes; with `windowed` also positions that are hidden. Results in `xmm0`
-/// and `xmm1`: maximum, sum.
-pub fn softmax(scale: f32, quantised: bool, windowed: bool) -> Code {
-    write(scale, quantised, windowed).expect("the kernel's operands are encodable")
+/// The sum of weights.
+const SUM: usize = 13;
+/// Minus the maximum times the factor on scores; for `exp` the maximum.
+const START: AsmRegisterZmm = zmm16;
+/// How many positions a window hides from where masks are made on.
+const HIDDEN: AsmRegisterZmm = zmm17;
+/// Lane `i` holds `i`.
+const PLACES: AsmRegisterZmm = zmm15;
+
+/// Parameters scores, rows, positions seen by row 0, more per row, positions of the block, what is kept
+/// of rows; with `quantised` also the scales of values and where the quantised rows go.
+pub fn softmax(scale: f32, quantised: bool, window: Option<u64>) -> Code {
+    write(scale, quantised, window).expect("the kernel's operands are encodable")
 }
 
-/// `r10` counts positions, `r11` walks the quantised row.
-fn write(scale: f32, quantised: bool, windowed: bool) -> Result<Code, IcedError> {
+/// What the parts of the kernel share.
+struct Softmax {
+    w: Wide,
+    c: Constants,
+    /// On scores: the exponent's base is 2 where weights are quantised.
+    factor: f32,
+    quantised: bool,
+    window: Option<u64>,
+}
+
+/// `rbp` positions that the row sees, `r10` counts positions, `r11` walks the quantised row, `r12`
+/// scales of values, `r13` quantised rows, `r14` positions that a window hides.
+fn write(scale: f32, quantised: bool, window: Option<u64>) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
-    let lowest = f32::NEG_INFINITY.to_bits();
+    if quantised {
+        w.a.mov(r12, qword_ptr(rsp + ARGUMENTS))?;
+        w.a.mov(r13, qword_ptr(rsp + (ARGUMENTS + 8)))?;
+    }
     let factor = if quantised { scale * LOG2_E } else { scale };
-    let exps = if quantised { exp2_constants() } else { exp_constants() };
     // A factor that another constant equals is found there.
-    let more = vec![factor.to_bits(), lowest, SIGN];
-    let c = Constants::new(&mut w, &[quant_constants(), exps, more].concat())?;
-    w.constant(SIXTEEN, 16)?;
-    w.a.vpbroadcastd(ZMM[SEEN], esi)?;
-    if windowed {
-        w.a.vpbroadcastd(ZMM[HIDDEN], if quantised { r9d } else { ecx })?;
-    }
-    w.a.mov(r11, r8)?;
-    w.a.vmovaps(HIGHEST, c.zmm(f32::NEG_INFINITY))?;
-    w.a.vmovaps(zmm1, HIGHEST)?;
-    each(&mut w, rsi, GROUP, |w| {
-        for (j, highest) in [HIGHEST, zmm1].into_iter().enumerate() {
-            visible(w, windowed)?;
-            w.a.vmaxps(highest.k1(), highest, zmmword_ptr(rdi + r10 * 4 + 64 * j as i32))?;
-            w.add_i32(LANES, LANES, SIXTEEN)?;
-        }
-        Ok(())
-    })?;
-    w.a.vmaxps(HIGHEST, HIGHEST, zmm1)?;
-    lanes(&mut w, HIGHEST, zmm0, CodeAssembler::vmaxps)?;
+    let more = [factor.to_bits(), running::NOTHING.0.to_bits()];
+    let c = match quantised {
+        true => [&exp2_constants()[..], &more, &quant_constants(), &[SIGN]].concat(),
+        false => [&exp_constants()[..], &more].concat(),
+    };
+    let c = Constants::new(&mut w, &c)?;
+    lane_bytes(&mut w, PLACES, std::array::from_fn(|i| i as u8))?;
+    order(&mut w)?;
+    let mut s = Softmax { w, c, factor, quantised, window };
+    let (mut row, mut done) = (s.w.a.create_label(), s.w.a.create_label());
+    s.w.a.set_label(&mut row)?;
+    s.w.a.sub(rsi, 1)?;
+    s.w.a.jl(done)?;
+    s.row()?;
+    s.w.a.add(rdx, rcx)?;
+    s.w.a.add(rdi, SCORE_STRIDE as i32)?;
+    s.w.a.add(r9, running::BYTES as i32)?;
     if quantised {
-        w.a.vmulps(START, HIGHEST, c.zmm(factor))?;
-        w.a.vxorps(START, START, ZMM[c.at(SIGN)])?;
+        s.w.a.add(r13, weight_stride() as i32)?;
     }
-    w.zero(SUM)?;
-    each(&mut w, rsi, GROUP, |w| weights(w, &c, factor, quantised, windowed))?;
-    // Groups that nothing is seen of; `r10` stands behind the others.
-    let (mut zeros, mut done) = (w.a.create_label(), w.a.create_label());
-    w.zero(0)?;
-    w.a.set_label(&mut zeros)?;
-    w.a.cmp(r10, rdx)?;
-    w.a.jge(done)?;
-    if quantised {
-        w.a.vmovups(ymmword_ptr(r11), ymm0)?;
-        w.a.vmovups(xmmword_ptr(r11 + 32), xmm0)?;
-        w.a.add(r11, group_bytes(PANEL_POSITIONS) as i32)?;
-    } else {
-        w.store(rdi + r10 * 4, 0)?;
-        w.store(rdi + r10 * 4 + 64, 0)?;
-    }
-    w.a.add(r10, GROUP)?;
-    w.a.jmp(zeros)?;
-    w.a.set_label(&mut done)?;
-    sum_chains(&mut w, SUM, xmm1)?;
-    w.a.vmovaps(xmm0, xmm5)?;
-    w.finish()
+    s.w.a.jmp(row)?;
+    s.w.a.set_label(&mut done)?;
+    s.w.finish()
 }
 
-/// `vpcmpd`: first below second, or not.
-const LESS: i32 = 1;
+/// `vcmpps`: equal.
+const EQUAL: i32 = 0;
+/// `vpcmpd`: first not below second.
 const NOT_LESS: i32 = 5;
 
-/// `k1`: lanes of positions that are seen.
-fn visible(w: &mut Wide, windowed: bool) -> Done {
-    w.a.vpcmpd(k1, ZMM[LANES], ZMM[SEEN], LESS)?;
-    if windowed {
-        w.a.vpcmpd(k1.k1(), ZMM[LANES], ZMM[HIDDEN], NOT_LESS)?;
-    }
-    Ok(())
-}
-
-/// `r10` from 0 to `end` in steps; lanes count along from 0.
-fn each(
-    w: &mut Wide,
-    end: AsmRegister64,
-    step: i32,
-    mut body: impl FnMut(&mut Wide) -> Done,
-) -> Done {
-    let (mut again, mut done) = (w.a.create_label(), w.a.create_label());
-    places(w)?;
-    w.a.xor(r10d, r10d)?;
-    w.a.set_label(&mut again)?;
-    w.a.cmp(r10, end)?;
-    w.a.jge(done)?;
-    body(w)?;
-    w.a.add(r10, step)?;
-    w.a.jmp(again)?;
-    w.a.set_label(&mut done)?;
-    w.a.zero_bytes()
-}
-
-/// Lane `i` holds `i`.
-fn places(w: &mut Wide) -> Done {
-    w.a.mov(rax, 0x0706_0504_0302_0100u64)?;
-    w.a.vmovq(xmm0, rax)?;
-    w.a.mov(rax, 0x0f0e_0d0c_0b0a_0908u64)?;
-    w.a.vpinsrq(xmm0, xmm0, rax, 1)?;
-    w.a.vpmovzxbd(ZMM[LANES], xmm0)
-}
-
-/// The weights of one group of positions.
-fn weights(w: &mut Wide, c: &Constants, factor: f32, quantised: bool, windowed: bool) -> Done {
-    for (j, x) in [zmm0, zmm1].into_iter().enumerate() {
-        w.a.vmovups(x, zmmword_ptr(rdi + r10 * 4 + 64 * j as i32))?;
-        if quantised {
-            w.a.vfmadd132ps(x, START, c.zmm(factor))?;
-            exp2(w, c, x)?;
-        } else {
-            w.a.vsubps(x, x, HIGHEST)?;
-            w.a.vmulps(x, x, c.zmm(factor))?;
-            exp(w, c, x)?;
+impl Softmax {
+    fn row(&mut self) -> Done {
+        // 0 to all positions of the block.
+        self.w.a.xor(eax, eax)?;
+        self.w.a.test(rdx, rdx)?;
+        self.w.a.cmovns(rax, rdx)?;
+        self.w.a.cmp(rax, r8)?;
+        self.w.a.cmovg(rax, r8)?;
+        self.w.a.mov(rbp, rax)?;
+        if let Some(window) = self.window {
+            self.hide(window)?;
         }
-        visible(w, windowed)?;
-        w.a.vmovaps(x.k1().z(), x)?;
-        w.a.vaddps(ZMM[SUM], ZMM[SUM], x)?;
-        w.add_i32(LANES, LANES, SIXTEEN)?;
-        if quantised {
-            w.a.vcvtph2ps(zmm8, ymmword_ptr(rcx + r10 * 2 + 32 * j as i32))?;
-            w.a.vmulps(x, x, zmm8)?;
+        self.highest()?;
+        self.rise()?;
+        self.w.zero(SUM)?;
+        self.w.a.mov(r11, r13)?;
+        self.w.a.xor(r10d, r10d)?;
+        match self.quantised {
+            true => self.batches()?,
+            false => self.groups()?,
+        }
+        self.nothing_seen()?;
+        sum_chains(&mut self.w, SUM, xmm1)?;
+        self.w.a.vmovss(xmm2, dword_ptr(r9 + running::SUM))?;
+        self.w.a.vmulss(xmm2, xmm2, dword_ptr(r9 + running::FACTOR))?;
+        self.w.a.vaddss(xmm2, xmm2, xmm1)?;
+        self.w.a.vmovss(dword_ptr(r9 + running::SUM), xmm2)
+    }
+
+    /// Positions of the block before the window; where those are all that the row would see, it sees
+    /// nothing.
+    fn hide(&mut self, window: u64) -> Done {
+        let a = &mut self.w.a;
+        a.xor(eax, eax)?;
+        a.mov(r14, rdx)?;
+        a.sub(r14, window as i32)?;
+        a.cmovs(r14, rax)?;
+        a.cmp(r14, rbp)?;
+        a.cmovge(rbp, rax)
+    }
+
+    /// The maximum of what the row sees, in every lane of `zmm0`.
+    fn highest(&mut self) -> Done {
+        let lowest = self.c.zmm(running::NOTHING.0);
+        let (mut more, mut rest, mut done) =
+            (self.w.a.create_label(), self.w.a.create_label(), self.w.a.create_label());
+        self.w.a.vmovaps(zmm0, lowest)?;
+        self.w.a.vmovaps(zmm1, lowest)?;
+        self.w.a.xor(r10d, r10d)?;
+        self.w.a.set_label(&mut more)?;
+        self.w.a.lea(rax, qword_ptr(r10 + GROUP))?;
+        self.w.a.cmp(rax, rbp)?;
+        self.w.a.jg(rest)?;
+        if self.window.is_some() {
+            self.w.a.cmp(r10, r14)?;
+            self.w.a.jl(rest)?;
+        }
+        for (i, x) in [zmm0, zmm1].into_iter().enumerate() {
+            self.w.a.vmaxps(x, x, zmmword_ptr(rdi + r10 * 4 + 64 * i as i32))?;
+        }
+        self.w.a.mov(r10, rax)?;
+        self.w.a.jmp(more)?;
+        self.w.a.set_label(&mut rest)?;
+        self.w.a.cmp(r10, rbp)?;
+        self.w.a.jge(done)?;
+        self.left(zmm2, zmm3)?;
+        for (i, x) in [zmm0, zmm1].into_iter().enumerate() {
+            self.next_mask(zmm2, zmm3)?;
+            self.w.a.vmaxps(x.k1(), x, zmmword_ptr(rdi + r10 * 4 + 64 * i as i32))?;
+        }
+        if self.window.is_some() {
+            self.w.a.add(r10, GROUP)?;
+            self.w.a.jmp(more)?;
+        }
+        self.w.a.set_label(&mut done)?;
+        self.w.a.vmaxps(zmm0, zmm0, zmm1)?;
+        lanes(&mut self.w, zmm0, zmm1, CodeAssembler::vmaxps)
+    }
+
+    /// How many positions from `r10` on are seen, for `next_mask`.
+    fn left(&mut self, places: AsmRegisterZmm, seen: AsmRegisterZmm) -> Done {
+        self.w.a.mov(eax, ebp)?;
+        self.w.a.sub(eax, r10d)?;
+        self.w.a.vpbroadcastd(seen, eax)?;
+        if self.window.is_some() {
+            self.w.a.mov(eax, r14d)?;
+            self.w.a.sub(eax, r10d)?;
+            self.w.a.vpbroadcastd(HIDDEN, eax)?;
+        }
+        self.w.a.vmovdqa32(places, PLACES)
+    }
+
+    /// `k1`: the next sixteen positions that are seen.
+    fn next_mask(&mut self, places: AsmRegisterZmm, seen: AsmRegisterZmm) -> Done {
+        self.w.a.vpcmpd(k1, places, seen, LESS)?;
+        if self.window.is_some() {
+            self.w.a.vpcmpd(k1.k1(), places, HIDDEN, NOT_LESS)?;
+        }
+        self.w.a.mov(eax, 16)?;
+        self.w.a.vpbroadcastd(zmm12, eax)?;
+        self.w.a.vpaddd(places, places, zmm12)
+    }
+
+    /// The maximum becomes that of all blocks; what weights before are worth by it.
+    fn rise(&mut self) -> Done {
+        let (w, c) = (&mut self.w, &self.c);
+        w.a.vbroadcastss(zmm1, dword_ptr(r9 + running::MAX))?;
+        w.a.vmaxps(zmm0, zmm0, zmm1)?;
+        w.a.vmovss(dword_ptr(r9 + running::MAX), xmm0)?;
+        w.a.vsubps(zmm2, zmm1, zmm0)?;
+        w.a.vmulps(zmm2, zmm2, c.zmm(self.factor))?;
+        match self.quantised {
+            true => exp2(w, c, zmm2)?,
+            false => exp(w, c, zmm2)?,
+        }
+        w.a.vcmpps(k1, zmm1, zmm0, EQUAL)?;
+        w.a.vmovaps(zmm2.k1(), c.zmm(1.0))?;
+        w.a.vmovss(dword_ptr(r9 + running::FACTOR), xmm2)?;
+        if self.quantised {
+            w.a.vmulps(START, zmm0, c.zmm(self.factor))?;
+            w.a.vxorps(START, START, ZMM[c.at(SIGN)])
         } else {
-            w.a.vmovups(zmmword_ptr(rdi + r10 * 4 + 64 * j as i32), x)?;
+            w.a.vmovaps(START, zmm0)
         }
     }
-    if quantised { quantise(w, c, GROUP) } else { Ok(()) }
+
+    /// Weights as floats, a group at a time.
+    fn groups(&mut self) -> Done {
+        let (mut more, mut done) = (self.w.a.create_label(), self.w.a.create_label());
+        self.w.a.set_label(&mut more)?;
+        self.w.a.cmp(r10, rbp)?;
+        self.w.a.jge(done)?;
+        self.left(zmm2, zmm3)?;
+        for i in 0..2 {
+            let at = zmmword_ptr(rdi + r10 * 4 + 64 * i);
+            self.w.a.vmovups(zmm0, at)?;
+            self.w.a.vsubps(zmm0, zmm0, START)?;
+            self.w.a.vmulps(zmm0, zmm0, self.c.zmm(self.factor))?;
+            exp(&mut self.w, &self.c, zmm0)?;
+            self.next_mask(zmm2, zmm3)?;
+            self.w.a.vmovaps(zmm0.k1().z(), zmm0)?;
+            self.w.a.vaddps(ZMM[SUM], ZMM[SUM], zmm0)?;
+            self.w.a.vmovups(at, zmm0)?;
+        }
+        self.w.a.add(r10, GROUP)?;
+        self.w.a.jmp(more)?;
+        self.w.a.set_label(&mut done)?;
+        self.w.a.zero_bytes()
+    }
+
+    /// Quantised weights: whole batches, then what is left.
+    fn batches(&mut self) -> Done {
+        let (mut more, mut rest, mut done) =
+            (self.w.a.create_label(), self.w.a.create_label(), self.w.a.create_label());
+        self.w.a.set_label(&mut more)?;
+        self.w.a.lea(rax, qword_ptr(r10 + BATCH * GROUP))?;
+        self.w.a.cmp(rax, rbp)?;
+        self.w.a.jg(rest)?;
+        self.batch(BATCH, self.window.is_some())?;
+        self.w.a.jmp(more)?;
+        self.w.a.set_label(&mut rest)?;
+        self.w.a.cmp(r10, rbp)?;
+        self.w.a.jge(done)?;
+        for groups in 1..=BATCH {
+            let mut next = self.w.a.create_label();
+            if groups < BATCH {
+                self.w.a.lea(rax, qword_ptr(r10 + groups * GROUP))?;
+                self.w.a.cmp(rax, rbp)?;
+                self.w.a.jl(next)?;
+            }
+            self.batch(groups, true)?;
+            self.w.a.jmp(done)?;
+            self.w.a.set_label(&mut next)?;
+            self.w.a.zero_bytes()?;
+        }
+        self.w.a.set_label(&mut done)?;
+        self.w.a.zero_bytes()
+    }
+
+    /// The weights of a batch in the first registers, then as integers and their records; `masked`
+    /// where not all of its positions are seen.
+    fn batch(&mut self, groups: i32, masked: bool) -> Done {
+        let (places, seen) = (zmm9, zmm11);
+        if masked {
+            self.left(places, seen)?;
+        }
+        for i in 0..2 * groups {
+            let x = ZMM[i as usize];
+            self.w.a.vmovups(x, zmmword_ptr(rdi + r10 * 4 + 64 * i))?;
+            self.w.a.vfmadd132ps(x, START, self.c.zmm(self.factor))?;
+            exp2(&mut self.w, &self.c, x)?;
+            if masked {
+                self.next_mask(places, seen)?;
+                self.w.a.vmovaps(x.k1().z(), x)?;
+            }
+            self.w.a.vaddps(ZMM[SUM], ZMM[SUM], x)?;
+            self.w.a.vmulps(x, x, zmmword_ptr(r12 + r10 * 4 + 64 * i))?;
+        }
+        for x in &ZMM[2 * groups as usize..2 * BATCH as usize] {
+            self.w.a.vpxord(*x, *x, *x)?;
+        }
+        self.largest()?;
+        self.integers(groups)?;
+        self.sums()?;
+        self.records(groups)?;
+        self.w.a.add(r10, groups * GROUP)?;
+        self.w.a.add(r11, groups * GROUP_BYTES)
+    }
+
+    /// The largest magnitude of each group, in the lanes of `xmm8`.
+    fn largest(&mut self) -> Done {
+        let a = &mut self.w.a;
+        for (i, to) in [zmm8, zmm9, zmm10, zmm11].into_iter().enumerate() {
+            a.vrangeps(to, ZMM[2 * i], ZMM[2 * i + 1], MAGNITUDE_MAX)?;
+        }
+        for (x, y) in [(zmm8, zmm9), (zmm10, zmm11)] {
+            a.vunpcklps(zmm12, x, y)?;
+            a.vunpckhps(x, x, y)?;
+            a.vmaxps(x, x, zmm12)?;
+        }
+        a.vunpcklpd(zmm12, zmm8, zmm10)?;
+        a.vunpckhpd(zmm8, zmm8, zmm10)?;
+        a.vmaxps(zmm8, zmm8, zmm12)?;
+        a.vextractf64x4(ymm9, zmm8, 1)?;
+        a.vmaxps(ymm8, ymm8, ymm9)?;
+        a.vextractf128(xmm9, ymm8, 1)?;
+        a.vmaxps(xmm8, xmm8, xmm9)
+    }
+
+    /// Weights to integers, two groups to a register: those of the first two in `zmm0`, of the others
+    /// in `zmm4`, and both to memory. `xmm8` becomes the scales.
+    fn integers(&mut self, groups: i32) -> Done {
+        let (a, c) = (&mut self.w.a, &self.c);
+        a.vpxor(xmm9, xmm9, xmm9)?;
+        a.vcmpps(k1, xmm9, xmm8, LESS)?;
+        a.vdivps(xmm10.k1().z(), XMM[c.at(127f32.to_bits())], xmm8)?;
+        a.vmovups(xmmword_ptr(r9 + INVERSES), xmm10)?;
+        a.vmulps(xmm8, xmm8, XMM[c.at((1f32 / 127.0).to_bits())])?;
+        for i in 0..2 * groups {
+            let x = ZMM[i as usize];
+            a.vmulps(x, x, dword_bcst(r9 + (INVERSES + 4 * (i / 2))))?;
+            a.vcvtps2dq(x, x)?;
+        }
+        for pair in 0..BATCH / 2 {
+            let x = &ZMM[4 * pair as usize..];
+            a.vpackssdw(x[0], x[0], x[1])?;
+            a.vpackssdw(x[2], x[2], x[3])?;
+            a.vpacksswb(x[0], x[0], x[2])?;
+            a.vpermd(x[0], ORDER, x[0])?;
+            let to = r11 + 2 * pair * GROUP_BYTES;
+            if 2 * pair < groups {
+                a.vmovdqu(ymmword_ptr(to), YMM[4 * pair as usize])?;
+            }
+            if 2 * pair + 1 < groups {
+                a.vextracti64x4(ymmword_ptr(to + GROUP_BYTES), x[0], 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The sum of each group's integers, in the lanes of `xmm9`.
+    fn sums(&mut self) -> Done {
+        let (a, c) = (&mut self.w.a, &self.c);
+        for (x, to) in [(zmm0, zmm9), (zmm4, zmm10)] {
+            a.vpmaddubsw(to, ZMM[c.at(ONES)], x)?;
+            a.vpmaddwd(to, to, ZMM[c.at(ONE_HALVES)])?;
+        }
+        // Each register has its first group in its lower half.
+        a.vshufi64x2(zmm11, zmm9, zmm10, 0x44)?;
+        a.vshufi64x2(zmm9, zmm9, zmm10, 0xee)?;
+        a.vpunpckldq(zmm10, zmm11, zmm9)?;
+        a.vpunpckhdq(zmm9, zmm11, zmm9)?;
+        a.vpaddd(zmm9, zmm9, zmm10)?;
+        // Lanes of two groups in turn; two of these 128 bits of groups 0 and 1, two of 2 and 3.
+        a.vextracti64x4(ymm10, zmm9, 1)?;
+        a.vextracti128(xmm11, ymm9, 1)?;
+        a.vpaddd(xmm9, xmm9, xmm11)?;
+        a.vextracti128(xmm11, ymm10, 1)?;
+        a.vpaddd(xmm10, xmm10, xmm11)?;
+        a.vpunpcklqdq(xmm11, xmm9, xmm10)?;
+        a.vpunpckhqdq(xmm9, xmm9, xmm10)?;
+        a.vpaddd(xmm9, xmm9, xmm11)
+    }
+
+    /// Records from the scales in `xmm8` and the sums in `xmm9`.
+    fn records(&mut self, groups: i32) -> Done {
+        let a = &mut self.w.a;
+        a.vcvtdq2ps(xmm10, xmm9)?;
+        a.vmulps(xmm10, xmm10, xmm8)?;
+        a.vpxor(xmm11, xmm11, xmm11)?;
+        a.vpsubd(xmm9, xmm11, xmm9)?;
+        a.vpslld(xmm11, xmm9, 7)?;
+        // Rows of a square are turned to columns.
+        const { assert!(NEGATIVE_SUM == 4 && SCALED_SUM == 8 && NEGATIVE_SUM_128 == 12) };
+        const { assert!(record_bytes(PANEL_POSITIONS) == 16) };
+        a.vunpcklps(xmm0, xmm8, xmm9)?;
+        a.vunpckhps(xmm1, xmm8, xmm9)?;
+        a.vunpcklps(xmm2, xmm10, xmm11)?;
+        a.vunpckhps(xmm3, xmm10, xmm11)?;
+        for group in 0..groups {
+            let (x, y) = if group < 2 { (xmm0, xmm2) } else { (xmm1, xmm3) };
+            match group % 2 {
+                0 => a.vunpcklpd(xmm4, x, y)?,
+                _ => a.vunpckhpd(xmm4, x, y)?,
+            }
+            a.vmovups(xmmword_ptr(r11 + (group * GROUP_BYTES + GROUP)), xmm4)?;
+        }
+        Ok(())
+    }
+
+    /// Groups of the block that nothing is seen of; `r10` stands behind the others.
+    fn nothing_seen(&mut self) -> Done {
+        let (mut more, mut done) = (self.w.a.create_label(), self.w.a.create_label());
+        self.w.zero(0)?;
+        self.w.a.set_label(&mut more)?;
+        self.w.a.cmp(r10, r8)?;
+        self.w.a.jge(done)?;
+        if self.quantised {
+            self.w.a.vmovups(ymmword_ptr(r11), ymm0)?;
+            self.w.a.vmovups(xmmword_ptr(r11 + GROUP), xmm0)?;
+            self.w.a.add(r11, GROUP_BYTES)?;
+        } else {
+            self.w.store(rdi + r10 * 4, 0)?;
+            self.w.store(rdi + r10 * 4 + 64, 0)?;
+        }
+        self.w.a.add(r10, GROUP)?;
+        self.w.a.jmp(more)?;
+        self.w.a.set_label(&mut done)?;
+        self.w.a.zero_bytes()
+    }
 }

@@ -304,6 +304,8 @@ impl Kernels {
 
 pub(super) fn attention_shape(op: &Op, slot: Slot) -> attention::Shape {
     let Op::Attention { heads, scale, window } = *op else { unreachable!("attention only") };
+    // One that holds all positions hides none.
+    let window = window.filter(|window| *window < slot.positions);
     attention::Shape { slot, heads, scale: scale as f32, window }
 }
 

@@ -1,29 +1,29 @@
 //! `attention`: grouped-query attention over a slot of the cache.
 //!
 //! A tile is a few query rows that share a KV head: neighbouring tokens of one head in prefill, the
-//! heads of one group in decode. Positions are taken in blocks of `BLOCK` at fixed places; each
-//! block has its own maximum, sum and weighted values, and blocks are merged in order (online
-//! softmax: Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). So a row's
-//! result depends on its position alone, not on how rows were grouped.
+//! heads of one group in decode. Positions are taken in blocks of `BLOCK` at fixed places and in order:
+//! each adds its weighted values to those of the blocks before, which are made smaller where the
+//! maximum rose (online softmax: Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv
+//! 2205.14135). So a row's result depends on its position alone, not on how rows were grouped.
 //!
 //! A cache of integers is multiplied as it is: queries come in int8, and the weights of a block are
 //! quantised in groups of 32 positions, each times the scale of its value (`softmax`).
 
+use super::int_panel;
 use super::kv_append::{PANEL_POSITIONS, Slot};
 use super::panel::Panel;
-use super::quant_rows::{group_bytes, row_stride};
-use super::{int_panel, softmax};
+use super::quant_rows::group_bytes;
+use super::softmax::{self, SCORE_STRIDE, running};
 use crate::asm::x64_amx::TILE_ROWS;
+use crate::asm::x64_amx_scores;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
-use crate::math::exp;
+use crate::math::f16_to_f32;
 use crate::target::Facts;
 use cranelift_codegen::ir::types::*;
 
 /// Positions of a block.
 pub const BLOCK: u64 = 256;
-/// Bytes from one row of scores to the next.
-const SCORE_STRIDE: i64 = 4 * BLOCK as i64;
 
 /// What one kernel is specialised for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,7 +60,7 @@ impl Shape {
 
     /// Bytes from one row of a block's weights to the next: quantised ones have a place of their own.
     fn weight_stride(&self) -> u64 {
-        if self.ints() { row_stride(BLOCK, PANEL_POSITIONS) } else { SCORE_STRIDE as u64 }
+        if self.ints() { softmax::weight_stride() } else { SCORE_STRIDE }
     }
 
     /// Bytes from one row of weighted values to the next.
@@ -71,17 +71,19 @@ impl Shape {
     /// Where the parts of a worker's private memory begin, and its size.
     fn private(&self) -> Private<u64> {
         let tile = self.tile();
-        let weights = if self.ints() { tile * SCORE_STRIDE as u64 } else { 0 };
+        let weights = if self.ints() { tile * SCORE_STRIDE } else { 0 };
         let values = weights + tile * self.weight_stride();
-        let block = values + tile * self.value_stride();
-        let running = block + tile * 8;
-        let room = (running + tile * 8).next_multiple_of(64);
-        Private { scores: 0, weights, values, block, running, room }
+        let kept = values + tile * self.value_stride();
+        let scales = kept + tile * running::BYTES;
+        let scales_bytes = if self.ints() { 4 * BLOCK } else { 0 };
+        let room = (scales + scales_bytes).next_multiple_of(64);
+        Private { scores: 0, weights, values, kept, scales, room }
     }
 
     /// Private memory of one worker.
     pub fn private_bytes(&self, facts: &Facts) -> u64 {
         let room = int_panel::room_bytes(facts, self.slot.head.max(BLOCK));
+        let room = room.max(x64_amx_scores::ROOM_BYTES);
         self.private().room + if self.ints() { room } else { 0 }
     }
 }
@@ -92,12 +94,12 @@ struct Private<T> {
     scores: T,
     /// `[tile]` rows of weights: floats over the scores, or quantised rows.
     weights: T,
-    /// `[tile]` rows of a block's weighted values.
+    /// `[tile]` rows of weighted values of all blocks so far.
     values: T,
-    /// `[tile]` pairs (maximum, sum) of a block.
-    block: T,
-    /// `[tile]` pairs (maximum, sum) of all blocks so far.
-    running: T,
+    /// `[tile]` maxima and sums of all blocks so far, see `softmax::running`.
+    kept: T,
+    /// `[BLOCK]` scales of values as f32, of a cache of integers.
+    scales: T,
     /// What panel kernels of integers want.
     room: T,
 }
@@ -126,11 +128,11 @@ impl Products {
 /// integers), keys, values, rows, position of row 0, q_stride, out_stride, private memory, worker,
 /// workers. Tiles are dealt to workers in contiguous shares.
 pub fn define(e: &mut Emitter, name: &str, shape: Shape, products: &Products) -> Func {
-    let (ints, windowed) = (shape.ints(), shape.window.is_some());
-    let softmax = softmax::define(e, &format!("{name}_softmax"), shape.scale, ints, windowed);
-    let merge = define_merge(e, &format!("{name}_merge"), shape.slot.head, shape.scale);
+    let (scale, ints, window) = (shape.scale, shape.ints(), shape.window);
+    let softmax = softmax::define(e, &format!("{name}_softmax"), scale, ints, window);
+    let scores = define_scores(e, &format!("{name}_scores"), shape, products);
     let tile = e.declare(&format!("{name}_tile"), &[I64; 10], &[]);
-    let parts = Parts { shape, products, softmax: &softmax, merge: &merge };
+    let parts = Parts { shape, scores: &scores, values: &products.values, softmax: &softmax };
     e.define(&tile, Tuning::Optimised, |k, args| tile_body(k, args, &parts));
     let f = e.declare(name, &[I64; 11], &[]);
     e.define(&f, Tuning::Optimised, |k, args| deal(k, args, shape, &tile));
@@ -139,9 +141,36 @@ pub fn define(e: &mut Emitter, name: &str, shape: Shape, products: &Products) ->
 
 struct Parts<'p> {
     shape: Shape,
-    products: &'p Products,
+    scores: &'p Func,
+    values: &'p Func,
     softmax: &'p Func,
-    merge: &'p Func,
+}
+
+/// Emits `scores[t][s] = q[t] · k[s]` of whole panels of keys: parameters panels, q, to, how many
+/// panels, bytes between rows of q, rows of the tile, room.
+fn define_scores(e: &mut Emitter, name: &str, shape: Shape, products: &Products) -> Func {
+    let f = e.declare(name, &[I64; 7], &[]);
+    let slot = shape.slot;
+    if e.target.facts.amx && slot.int_bits() == Some(8) {
+        let code = x64_amx_scores::scores(slot, SCORE_STRIDE as i32);
+        e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
+        return f;
+    }
+    e.define(&f, Tuning::Optimised, |k, args| {
+        let [keys, q, to, panels, q_stride, rows, room] = args else {
+            unreachable!("seven parameters are declared")
+        };
+        let length = k.i64(if shape.ints() { 1 } else { slot.head as i64 });
+        let (score_stride, none) = (k.i64(SCORE_STRIDE as i64), k.i64(0));
+        k.each(k.i64(0), *panels, 1, |p| {
+            let panel = *keys + p * slot.key_panel_bytes() as i64;
+            let to = *to + p * (4 * PANEL_POSITIONS as i64);
+            let args = [panel, *q, to, length, *q_stride, score_stride, none, *rows, *room];
+            call_rows(k, &products.keys, &args);
+        });
+        k.ret(&[]);
+    });
+    f
 }
 
 /// Deals tiles: in prefill (head, tokens), in decode (KV head, heads of its group).
@@ -184,14 +213,14 @@ fn deal<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], shape: Shape, tile: &Func) {
     k.ret(&[]);
 }
 
-/// One block of positions of a tile.
+/// The values of a block of positions.
 struct Block<'k> {
-    /// Its first position.
-    start: Val<'k>,
-    /// How many.
-    positions: Val<'k>,
-    /// Rows of the tile.
-    m: Val<'k>,
+    /// The first panel of the first columns.
+    values: Val<'k>,
+    /// Steps of the panel kernel: positions, or panels of them.
+    length: Val<'k>,
+    /// Whether nothing comes before it.
+    is_first: Val<'k>,
 }
 
 /// One tile: q, out, bytes between rows of each, rows, positions seen by row 0, more per row, keys,
@@ -202,147 +231,98 @@ fn tile_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
     };
     let shape = parts.shape;
     let at = shape.private();
-    let [scores, weights, blocks, pairs, running, room] =
-        [at.scores, at.weights, at.values, at.block, at.running, at.room]
+    let [scores, weights, sums, kept, scales, room] =
+        [at.scores, at.weights, at.values, at.kept, at.scales, at.room]
             .map(|offset| *private + offset as i64);
-    let private = Private { scores, weights, values: blocks, block: pairs, running, room };
+    let private = Private { scores, weights, values: sums, kept, scales, room };
     let most = *seen + (*m - 1) * *seen_step;
     let slot = shape.slot;
     let value_scales = *values + (slot.value_blocks() * slot.value_block_bytes()) as i64;
-    // Where what a row sees begins, given where it ends.
-    let low = |seen: Val<'k>| match shape.window {
-        None => k.i64(0),
-        Some(window) => seen - seen.umin(k.i64(window as i64)),
-    };
-    let block_of = |position: Val<'k>| position & -(BLOCK as i64);
-    k.each(block_of(low(*seen)), most, BLOCK as i64, |start| {
+    k.each(k.i64(0), *m, 1, |t| {
+        let kept = private.kept + t * running::BYTES as i64;
+        kept.store(running::MAX, k.f32(running::NOTHING.0));
+        kept.store(running::SUM, k.f32(running::NOTHING.1));
+    });
+    // Blocks wholly before the window of the first row are nobody's.
+    let low = shape.window.map(|window| *seen - seen.umin(k.i64(window as i64)));
+    let first_block = low.map_or_else(|| k.i64(0), |low| low & -(BLOCK as i64));
+    k.each(first_block, most, BLOCK as i64, |start| {
         let positions = (most - start).umin(k.i64(BLOCK as i64));
-        let block = Block { start, positions, m: *m };
-        score_block(k, parts, (*q, *q_stride), *keys, &block, &private);
-        k.each(k.i64(0), *m, 1, |t| {
-            // Positions of this block before `position`.
-            let before = |position: Val<'k>| position.lt(start).select(k.i64(0), position - start);
-            let seen = *seen + t * *seen_step;
-            let own = before(seen).umin(positions);
-            let hidden = shape.window.map(|_| before(low(seen)));
-            let own = hidden.map_or(own, |hidden| hidden.lt(own).select(own, k.i64(0)));
-            let row = private.scores + t * SCORE_STRIDE;
-            let mut args = vec![row, own, positions];
-            if shape.ints() {
-                let to = private.weights + t * shape.weight_stride() as i64;
-                args.extend([value_scales + (start << 1), to]);
-            }
-            args.extend(hidden);
-            let pair = k.call(parts.softmax, &args);
-            (private.block + (t << 3)).store(0, pair[0]);
-            (private.block + (t << 3)).store(4, pair[1]);
-        });
-        value_block(k, parts, *values, &block, &private);
-        k.each(k.i64(0), *m, 1, |t| {
-            let (block, running) = (private.block + (t << 3), private.running + (t << 3));
-            let from = private.values + t * shape.value_stride() as i64;
-            let age = start - block_of(low(*seen + t * *seen_step));
-            k.call(parts.merge, &[*out + t * *out_stride, from, running, block, age]);
-        });
+        let panels = (positions + (PANEL_POSITIONS as i64 - 1)) / PANEL_POSITIONS as i64;
+        let first = start / PANEL_POSITIONS as i64;
+        let from = *keys + first * slot.key_panel_bytes() as i64;
+        k.call(parts.scores, &[from, *q, private.scores, panels, *q_stride, *m, private.room]);
+        let mut args = vec![private.scores, *m, *seen - start, *seen_step, positions, private.kept];
+        if shape.ints() {
+            widen_scales(k, value_scales + (start << 1), private.scales, panels);
+            args.extend([private.scales, private.weights]);
+        }
+        k.call(parts.softmax, &args);
+        // Before the first block there is nothing that a factor could change.
+        k.if_(start.ne(first_block), || rescale(k, shape, &private, *m));
+        let block = Block {
+            values: *values + first * slot.value_panel_bytes() as i64,
+            length: if shape.ints() { panels } else { positions },
+            is_first: start.eq(first_block),
+        };
+        value_block(k, parts, &block, *m, &private);
     });
     k.each(k.i64(0), *m, 1, |t| {
-        let sum = (private.running + (t << 3)).load(F32, 4);
-        let factor = (k.f32(1.0) / sum).splat(F32X4);
-        let row = *out + t * *out_stride;
-        k.each(k.i64(0), k.i64(slot.head as i64 * 4), 16, |i| {
-            (row + i).store(0, (row + i).load(F32X4, 0) * factor);
-        });
+        let sum = (private.kept + t * running::BYTES as i64).load(F32, running::SUM);
+        let row = private.values + t * shape.value_stride() as i64;
+        times(k, row, *out + t * *out_stride, slot.head * 4, k.f32(1.0) / sum);
     });
     k.ret(&[]);
 }
 
-/// `scores[t][s] = q[t] · k[start + s]`, in whole panels.
-fn score_block<'k>(
-    k: &'k Kernel<'k>,
-    parts: &Parts,
-    (q, stride): (Val<'k>, Val<'k>),
-    keys: Val<'k>,
-    block: &Block<'k>,
-    private: &Private<Val<'k>>,
-) {
-    let slot = parts.shape.slot;
-    let length = if parts.shape.ints() { 1 } else { slot.head as i64 };
-    let (length, score_stride, none) = (k.i64(length), k.i64(SCORE_STRIDE), k.i64(0));
-    let first = block.start / PANEL_POSITIONS as i64;
-    let panels = (block.positions + (PANEL_POSITIONS as i64 - 1)) / PANEL_POSITIONS as i64;
-    k.each(k.i64(0), panels, 1, |p| {
-        let panel = keys + (first + p) * slot.key_panel_bytes() as i64;
-        let to = private.scores + p * (4 * PANEL_POSITIONS as i64);
-        let args = [panel, q, to, length, stride, score_stride, none, block.m, private.room];
-        call_rows(k, &parts.products.keys, &args);
+/// Scales of values in whole panels, f16 to f32.
+fn widen_scales<'k>(k: &'k Kernel<'k>, from: Val<'k>, to: Val<'k>, panels: Val<'k>) {
+    k.each(k.i64(0), panels * PANEL_POSITIONS as i64, 4, |i| {
+        (to + (i << 2)).store(0, f16_to_f32((from + (i << 1)).load_s16x4(0)));
     });
 }
 
-/// `values[t] = Σ_s weights[t][s] · v[start + s]`.
+/// Values of the blocks before, made smaller where the maximum of a row rose.
+fn rescale<'k>(k: &'k Kernel<'k>, shape: Shape, private: &Private<Val<'k>>, m: Val<'k>) {
+    k.each(k.i64(0), m, 1, |t| {
+        let factor = (private.kept + t * running::BYTES as i64).load(F32, running::FACTOR);
+        k.if_(factor.flt(k.f32(1.0)), || {
+            let row = private.values + t * shape.value_stride() as i64;
+            times(k, row, row, shape.value_stride(), factor);
+        });
+    });
+}
+
+/// `to = from · factor`.
+fn times<'k>(k: &'k Kernel<'k>, from: Val<'k>, to: Val<'k>, bytes: u64, factor: Val<'k>) {
+    let factor = factor.splat(F32X4);
+    k.each(k.i64(0), k.i64(bytes as i64), 16, |i| {
+        (to + i).store(0, (from + i).load(F32X4, 0) * factor);
+    });
+}
+
+/// `values[t] += Σ_s weights[t][s] · v[s]` over a block, or without what was there before.
 fn value_block<'k>(
     k: &'k Kernel<'k>,
     parts: &Parts,
-    values: Val<'k>,
     block: &Block<'k>,
+    m: Val<'k>,
     private: &Private<Val<'k>>,
 ) {
     let (shape, slot) = (parts.shape, parts.shape.slot);
-    let panels = (block.positions + (PANEL_POSITIONS as i64 - 1)) / PANEL_POSITIONS as i64;
-    let length = if shape.ints() { panels } else { block.positions };
-    let (weight_stride, value_stride, none) =
-        (k.i64(shape.weight_stride() as i64), k.i64(shape.value_stride() as i64), k.i64(0));
-    let first = block.start / PANEL_POSITIONS as i64 * slot.value_panel_bytes() as i64;
+    let strides = [shape.weight_stride(), shape.value_stride()].map(|bytes| k.i64(bytes as i64));
     for at in 0..slot.value_blocks() as i64 {
-        let panel = values + first + at * slot.value_block_bytes() as i64;
+        let panel = block.values + at * slot.value_block_bytes() as i64;
         let to = private.values + at * slot.value_width() as i64 * 4;
-        let strides = [weight_stride, value_stride];
-        let args = [panel, private.weights, to, length, strides[0], strides[1], none, block.m];
-        call_rows(k, &parts.products.values, &[&args[..], &[private.room]].concat());
+        let before = block.is_first.select(k.i64(0), to);
+        let product = [panel, private.weights, to, block.length, strides[0], strides[1]];
+        call_rows(k, parts.values, &[&product[..], &[before, m, private.room]].concat());
     }
 }
 
 /// Calls a panel kernel; those of floats want no room.
 fn call_rows<'k>(k: &'k Kernel<'k>, f: &Func, args: &[Val<'k>]) {
     k.call(f, &args[..f.signature.params.len()]);
-}
-
-/// Emits the merge of a block into what was before: parameters row of `out`, weighted values of the
-/// block, running pair, the block's pair, positions since the first block that the row sees.
-fn define_merge(e: &mut Emitter, name: &str, head: u64, scale: f32) -> Func {
-    let f = e.declare(name, &[I64; 5], &[]);
-    e.define(&f, Tuning::Optimised, |k, args| merge_body(k, args, head, scale));
-    f
-}
-
-fn merge_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], head: u64, scale: f32) {
-    let [out, values, running, block, age] = args else {
-        unreachable!("five parameters are declared")
-    };
-    let bytes = k.i64(head as i64 * 4);
-    let (max, sum) = (block.load(F32, 0), block.load(F32, 4));
-    k.if_else(
-        age.is(0),
-        || {
-            running.store(0, max);
-            running.store(4, sum);
-            k.each(k.i64(0), bytes, 16, |i| (*out + i).store(0, (*values + i).load(F32X4, 0)));
-        },
-        || {
-            // A row that sees nothing of this block stays as it is.
-            k.return_if(sum.feq(k.f32(0.0)), &[]);
-            let (old_max, old_sum) = (running.load(F32, 0), running.load(F32, 4));
-            let highest = old_max.pmax(max);
-            let old = exp(((old_max - highest) * scale).splat(F32X4));
-            let new = exp(((max - highest) * scale).splat(F32X4));
-            running.store(0, highest);
-            running.store(4, old_sum * old.lane(0) + sum * new.lane(0));
-            k.each(k.i64(0), bytes, 16, |i| {
-                let (a, b) = ((*out + i).load(F32X4, 0), (*values + i).load(F32X4, 0));
-                (*out + i).store(0, a * old + b * new);
-            });
-        },
-    );
-    k.ret(&[]);
 }
 
 /// The plain reference, in f64: one query over all keys and values, `[positions][head]` each.

@@ -19,12 +19,12 @@ pub const NEGATIVE_SUM: i32 = 4;
 pub const SCALED_SUM: i32 = 8;
 
 /// Parts that have sums of their own.
-pub fn parts(group: u64) -> u64 {
+pub const fn parts(group: u64) -> u64 {
     if group.is_multiple_of(PART) && group > PART { group / PART } else { 0 }
 }
 
 /// Bytes of a group's record.
-pub fn record_bytes(group: u64) -> u64 {
+pub const fn record_bytes(group: u64) -> u64 {
     16 + (4 * parts(group)).next_multiple_of(16)
 }
 
@@ -37,7 +37,7 @@ pub fn negative_part(group: u64, part: u64) -> i32 {
 pub const NEGATIVE_SUM_128: i32 = 12;
 
 /// Bytes of a group and its record.
-pub fn group_bytes(group: u64) -> u64 {
+pub const fn group_bytes(group: u64) -> u64 {
     group + record_bytes(group)
 }
 
