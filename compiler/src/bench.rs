@@ -217,7 +217,7 @@ impl Figures {
         );
         // The token at position p reads p + 1 keys and values.
         let positions = f64::from(flags.depth) + (f64::from(flags.decode) + 1.0) / 2.0;
-        let token_bytes = work.weight_bytes as f64 + work.cache_bytes as f64 * positions;
+        let token_bytes = work.weight_bytes as f64 + work.cache_bytes_read(positions);
         Figures {
             prefill,
             decode,
