@@ -240,13 +240,13 @@ fn quads(
     let first = bytes.len();
     bytes.resize(first + shape.quads_bytes() as usize, 0);
     let lines = &mut bytes[first..];
-    for (row, k) in
-        rows.enumerate().flat_map(|row| (0..shape.group as usize).map(move |k| (row, k)))
-    {
-        let q = matrix.q.get(row.1 * columns + start + k).copied();
-        let stored = stored(q.unwrap_or(0), shape.format, arch);
-        for piece in planes::pieces(shape.format, k as u64 & !3) {
-            lines[piece.at as usize + 4 * row.0 + k % 4] |= piece.put(stored);
+    for (place, row) in rows.enumerate() {
+        for k in 0..shape.group as usize {
+            let q = matrix.q.get(row * columns + start + k).copied();
+            let stored = stored(q.unwrap_or(0), shape.format, arch);
+            for piece in planes::pieces(shape.format, k as u64 / 4 * 4) {
+                lines[piece.at as usize + 4 * place + k % 4] |= piece.put(stored);
+            }
         }
     }
 }
