@@ -63,7 +63,11 @@ fn follow(session: &mut Session) -> Vec<Bits> {
     all
 }
 
-const FORMATS: [&str; 10] = [
+/// Integers of 2, 3, 5 and 6 bits, and tables.
+const NARROW: &str =
+    concat!("--kv f16 --recipe ", env!("CARGO_MANIFEST_DIR"), "/recipes/narrow.toml");
+
+const FORMATS: [&str; 11] = [
     "--quant f16 --kv f16",
     "--quant f32 --kv f32",
     "--quant bf16 --kv f16",
@@ -74,6 +78,7 @@ const FORMATS: [&str; 10] = [
     "--quant w4a16 --kv f16",
     "--quant w4a8 --kv f32 --rotate hadamard --rotations r1,r2,r3,r4",
     "--quant w8a8 --simulate a4,kv4",
+    NARROW,
 ];
 
 /// The best CPU that code can be made for here.

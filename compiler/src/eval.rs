@@ -11,7 +11,7 @@ use crate::run::{need_tokenizer, read_text};
 use crate::work::{Work, work};
 use crate::{Error, output, progress};
 use clap::{Args, ValueEnum};
-use divergence::{Divergence, Predictor, divergence};
+use divergence::{Divergence, Pair, Predictor, divergence};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -68,6 +68,8 @@ pub enum Scheme {
     Full,
 }
 
+/// Conversations that are compared at a time, at most: each has the weights of both models in memory.
+const PAIRS: u32 = 4;
 /// Tokens of a window unless the user says otherwise.
 const DEFAULT_WINDOW: u64 = 512;
 
@@ -95,11 +97,16 @@ fn distance(
 ) -> Result<Divergence, Error> {
     let other = flags.host.model.plain(quant, Kv::F32);
     let target = flags.host.model.host_target()?;
-    let threads = flags.host.threads();
-    let mut model = Predictor::new(model, &target, threads)?;
-    let mut reference = Predictor::new(&prepare(&other)?, &target, threads)?;
+    let other = prepare(&other)?;
+    let pair = |_| -> Result<Pair, Error> {
+        let (model, reference) =
+            (Predictor::new(model, &target)?, Predictor::new(&other, &target)?);
+        Ok(Pair { model, reference })
+    };
+    let pairs = flags.host.threads().min(PAIRS).min(windows.len() as u32);
+    let mut pairs = (0..pairs).map(pair).collect::<Result<Vec<Pair>, Error>>()?;
     let most = flags.kl_tokens.map_or(usize::MAX, |n| n as usize);
-    divergence(&mut model, &mut reference, windows, most)
+    divergence(&mut pairs, windows, most)
 }
 
 /// The windows of a text, as the flags say.

@@ -1,15 +1,15 @@
 //! A model made ready: checkpoint opened, pipeline run, every flag that shapes it applied.
 
 use crate::Error;
-use crate::calib::{Laboratory, Round, learn, search};
+use crate::calib::{Laboratory, Round, Rounded, learn, search};
 use crate::frontend::{self, BlobSource};
 use crate::options::ModelFlags;
 use crate::pipeline;
 use crate::tokenizer::Tokenizer;
 use crate::transforms::{Rotate, TransformFlags};
 use ir::Module;
-use passes::Context;
 use passes::stats::Lab;
+use passes::{Context, PassError};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -42,9 +42,36 @@ pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
     context.lab = lab.as_ref().map(|lab| lab as &dyn Lab);
     let round = settle(flags, lab.as_ref(), &module, &mut context)?;
     pipeline::run(&mut module, &pipeline::wanted(&context), &context, &blobs, &flags.dump)?;
-    let rounded = lab.map(|lab| lab.round(&module, round)).transpose()?;
+    let rounded = lab.as_ref().map(|lab| lab.round(&module, round)).transpose()?;
+    if let (Some(lab), Some(rounded)) = (&lab, &rounded) {
+        check_worse(flags, lab, &module, rounded)?;
+    }
+    drop(lab);
     blobs.rounded = rounded.unwrap_or_default();
     Ok(Model { module, blobs, tokenizer, path: flags.model.clone() })
+}
+
+/// An error if perplexity rises by more than the budget allows.
+fn check_worse(
+    flags: &ModelFlags,
+    lab: &Laboratory<'_>,
+    module: &Module,
+    rounded: &Rounded,
+) -> Result<(), Error> {
+    let Some(most) = flags.budget.and_then(|flag| flag.worse) else { return Ok(()) };
+    let error = |e: PassError| Error::new("IG0501", e.to_string());
+    let [before, after] = lab.perplexities(module, rounded).map_err(error)?;
+    let rise = 100.0 * (after / before - 1.0);
+    let what = format!("perplexity {after:.3} instead of {before:.3}, {rise:+.2} %");
+    if rise > 100.0 * most {
+        return Err(Error::new("IG0508", what)
+            .note(format!("the budget allows {:+.2} %", 100.0 * most))
+            .help("a larger budget, or a transform: --rotate hadamard, --round gptq"));
+    }
+    if flags.dump.log_passes {
+        eprintln!("{what} on text that is held back");
+    }
+    Ok(())
 }
 
 /// The transforms that are asked for, with a file of rotations in the place of those to be learned.

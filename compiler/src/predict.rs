@@ -56,6 +56,16 @@ pub fn mean_divergence(reference: &Kept, model: &Kept, vocab: usize) -> f64 {
     total / rows(reference).max(1) as f64
 }
 
+/// Perplexity of the tokens of each window but the first.
+pub fn perplexity(kept: &Kept, windows: &[Vec<i32>], vocab: usize) -> f64 {
+    let window = |(logits, tokens): (&Vec<f32>, &Vec<i32>)| -> Vec<f64> {
+        let rows = logits.par_chunks(vocab).zip(&tokens[1..]);
+        rows.map(|(row, &next)| log_sum_exp(row) - f64::from(row[next as usize])).collect()
+    };
+    let losses: Vec<f64> = kept.iter().zip(windows).flat_map(window).collect();
+    (losses.iter().sum::<f64>() / losses.len().max(1) as f64).exp()
+}
+
 /// `Σ p · ln(p / q)` of the distributions that two rows of logits stand for.
 pub fn divergence(p: &[f32], q: &[f32]) -> f64 {
     let (p_norm, q_norm) = (log_sum_exp(p), log_sum_exp(q));

@@ -190,7 +190,8 @@ fn multiplies(rows: DType, matrix: DType) -> bool {
                 true => x.group.is_multiple_of(w.group),
                 false => w.group == x.group || w.group == 0,
             };
-            x.bits == 8 && !x.zero && x.group > 0 && fits
+            let rows = IntFormat::symmetric(8, x.group);
+            x == rows && x.group > 0 && x.group.is_multiple_of(w.multiple()) && fits
         }
         _ => false,
     }

@@ -10,6 +10,7 @@ use crate::lex::{Lexer, Sigil, Spot, Token};
 use crate::module::{Cache, Meta, Module, Weight, WeightId};
 use crate::op::{Gate, Op, Rope, RopeScaling};
 use crate::place::Lines;
+use crate::repeat::expand;
 use crate::resolve::resolve;
 use crate::round::Rounding;
 use crate::syntax::{GraphText, InstText, Name, Source, Verb, WeightText};
@@ -25,7 +26,10 @@ pub fn parse(text: &str) -> Result<Module, ParseError> {
 
 /// The module of a text, and the line of each of its parts.
 pub fn parse_with_lines(text: &str) -> Result<(Module, Lines), ParseError> {
-    resolve(Parser::new(text)?.source()?)
+    let expanded = expand(text)?;
+    let parsed = Parser::new(&expanded.text).and_then(Parser::source).and_then(resolve);
+    let (module, lines) = parsed.map_err(|error| expanded.place(error))?;
+    Ok((module, lines.map(|line| expanded.line(line))))
 }
 
 struct Parser<'a> {
@@ -358,7 +362,13 @@ impl<'a> Parser<'a> {
 
 fn dtype(word: Word<'_>) -> Result<DType, ParseError> {
     let names: Vec<&str> = DType::PLAIN.iter().map(|(_, name)| *name).collect();
-    let expected = || format!("one of {}, i4g32, i8row and the like", names.join(", "));
+    let expected = || {
+        format!(
+            "one of {}, i4g32, i8row, e2m1g32 and the like (integers of 2 to 6 or 8 bits, \
+         groups of a multiple of 16, of 32 for 3 and 5 bits)",
+            names.join(", ")
+        )
+    };
     DType::from_name(word.text).ok_or_else(|| word.error(&expected()))
 }
 

@@ -32,6 +32,11 @@ impl Lines {
         self.0.get(&place).copied()
     }
 
+    /// Other numbers for the same lines.
+    pub(crate) fn map(self, to: impl Fn(u32) -> u32) -> Lines {
+        Lines(self.0.into_iter().map(|(place, line)| (place, to(line))).collect())
+    }
+
     pub(crate) fn set(&mut self, place: Place, line: u32) {
         self.0.insert(place, line);
     }

@@ -1,13 +1,15 @@
 //! Module to text: one canonical form, so that `print(parse(print(m))) == print(m)`.
 //!
-//! Columns are aligned within weights, caches and each graph up to a fixed width. A graph header
-//! longer than 100 columns has one parameter per line. An unsound module prints too, with `?` for
-//! whatever a handle does not reach; only sound ones parse again.
+//! Columns are aligned within weights, caches and each graph up to a fixed width. Lines that come
+//! again with another number are one block (`repeat`). A graph header longer than 100 columns has
+//! one parameter per line. An unsound module prints too, with `?` for whatever a handle does not
+//! reach; only sound ones parse again.
 
 use crate::history::quoted;
-use crate::module::{Arg, Graph, Inst, Meta, Module, Param, ValueId, WeightId};
+use crate::module::{Arg, Cache, Graph, Inst, Meta, Module, Param, ValueId, Weight, WeightId};
 use crate::op::{Op, Rope, RopeScaling};
 use crate::parse::VERSION;
+use crate::repeat::{Block, fold};
 use std::fmt;
 
 /// Longest graph header on one line.
@@ -20,24 +22,24 @@ const INST_COLUMNS: usize = 64;
 impl fmt::Display for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "ingot {VERSION}\n{}", self.meta)?;
-        if !self.weights.is_empty() {
+        let weight = |(w, i): (&Weight, u32)| {
+            vec![format!("${}", w.name), w.ty().to_string(), self.history(WeightId(i)).to_string()]
+        };
+        let weights = fold(self.weights.iter().zip(0..).map(weight).collect());
+        if !weights.is_empty() {
             writeln!(f)?;
         }
-        let rows = self.weights.iter().map(|w| (format!("${}", w.name), w.ty().to_string()));
-        let rows: Vec<(String, String)> = rows.collect();
-        let (names, types) = (column(rows.iter().map(|r| &r.0)), column(rows.iter().map(|r| &r.1)));
-        for (i, (name, ty)) in rows.iter().enumerate() {
-            let history = self.history(WeightId(i as u32));
-            writeln!(f, "weight {name:<names$} : {ty:<types$} = {history}")?;
-        }
-        if !self.caches.is_empty() {
+        write_blocks(f, "", &weights, NAME_COLUMNS, |[name, ty, history], [names, types]| {
+            format!("weight {name:<names$} : {ty:<types$} = {history}")
+        })?;
+        let cache = |c: &Cache| vec![format!("^{}", c.name), c.ty.to_string(), String::new()];
+        let caches = fold(self.caches.iter().map(cache).collect());
+        if !caches.is_empty() {
             writeln!(f)?;
         }
-        let rows: Vec<String> = self.caches.iter().map(|c| format!("^{}", c.name)).collect();
-        let names = column(rows.iter());
-        for (cache, name) in self.caches.iter().zip(&rows) {
-            writeln!(f, "cache {name:<names$} : {}", cache.ty)?;
-        }
+        write_blocks(f, "", &caches, NAME_COLUMNS, |[name, ty, _], [names, _]| {
+            format!("cache {name:<names$} : {ty}")
+        })?;
         for graph in &self.graphs {
             writeln!(f)?;
             write_graph(f, self, graph)?;
@@ -46,9 +48,35 @@ impl fmt::Display for Module {
     }
 }
 
+/// Lines of blocks whose rows have three columns; the first two are as wide in each block as they need,
+/// up to `NAME_COLUMNS` and `second`.
+fn write_blocks(
+    f: &mut fmt::Formatter<'_>,
+    indent: &str,
+    blocks: &[Block],
+    second: usize,
+    line: impl Fn([&str; 3], [usize; 2]) -> String,
+) -> fmt::Result {
+    for Block { range, rows } in blocks {
+        let width = |n: usize, most: usize| column(rows.iter().map(|row| &row[n]), most);
+        let widths = [width(0, NAME_COLUMNS), width(1, second)];
+        if let Some(range) = range {
+            writeln!(f, "{indent}for {}..{} {{", range.start, range.end)?;
+        }
+        let inner = if range.is_some() { "  " } else { "" };
+        for row in rows {
+            writeln!(f, "{indent}{inner}{}", line([&row[0], &row[1], &row[2]], widths))?;
+        }
+        if range.is_some() {
+            writeln!(f, "{indent}}}")?;
+        }
+    }
+    Ok(())
+}
+
 /// Width of a column: its widest entry that is not too wide.
-fn column<'a>(entries: impl Iterator<Item = &'a String>) -> usize {
-    entries.map(String::len).filter(|&n| n <= NAME_COLUMNS).max().unwrap_or(0)
+fn column<'a>(entries: impl Iterator<Item = &'a String>, most: usize) -> usize {
+    entries.map(String::len).filter(|&n| n <= most).max().unwrap_or(0)
 }
 
 impl fmt::Display for Meta {
@@ -65,18 +93,15 @@ impl fmt::Display for Meta {
 
 fn write_graph(f: &mut fmt::Formatter<'_>, module: &Module, graph: &Graph) -> fmt::Result {
     writeln!(f, "{} {{", header(graph))?;
-    let rows: Vec<(String, String)> = graph
-        .insts
-        .iter()
-        .map(|inst| (graph.value_name(inst.result), operation(module, graph, inst)))
-        .collect();
-    let names = column(rows.iter().map(|r| &r.0));
-    let wide = rows.iter().map(|r| r.1.len()).filter(|&n| n <= INST_COLUMNS).max().unwrap_or(0);
-    for (inst, (name, operation)) in graph.insts.iter().zip(&rows) {
+    let row = |inst: &Inst| {
         let ty = graph.values.get(inst.result.0 as usize).map(|v| v.ty.to_string());
         let ty = ty.unwrap_or_else(|| "?".to_string());
-        writeln!(f, "  {name:<names$} = {operation:<wide$} : {ty}")?;
-    }
+        vec![graph.value_name(inst.result), operation(module, graph, inst), ty]
+    };
+    let blocks = fold(graph.insts.iter().map(row).collect());
+    write_blocks(f, "  ", &blocks, INST_COLUMNS, |[name, operation, ty], [names, wide]| {
+        format!("{name:<names$} = {operation:<wide$} : {ty}")
+    })?;
     writeln!(f, "  return {}\n}}", graph.value_name(graph.result))
 }
 

@@ -7,7 +7,7 @@ pub(crate) mod nested;
 
 pub use fake::FakeGrid;
 
-use crate::types::IntFormat;
+use crate::types::{Codes, IntFormat};
 use crate::weights::Tensor;
 use half::f16;
 use rayon::prelude::*;
@@ -19,7 +19,8 @@ pub struct Quantised {
     pub dims: [u64; 2],
     /// The format.
     pub format: IntFormat,
-    /// `[rows][columns]`: -8..8 or -128..128 without a low end; 0..16 or 0..256 with one.
+    /// `[rows][columns]`: -8..8 or -128..128 without a low end; 0..16 or 0..256 with one; elements of
+    /// a table.
     pub q: Vec<i16>,
     /// `[rows][groups]`, values of f16, or whole multiples of the row's unit.
     pub scales: Vec<f32>,
@@ -182,6 +183,8 @@ pub struct Grid {
     pub low: f32,
     least: f32,
     most: f32,
+    /// What `q` may be, in order, if not every integer of the range.
+    table: Option<[f32; 16]>,
 }
 
 /// Adding and taking away `1.5 · 2^23` rounds a small float to the nearest integer, ties to even.
@@ -194,14 +197,14 @@ impl Grid {
     pub(crate) fn nested(unit: f32, factor: f32, zero: f32) -> Grid {
         let scale = unit * factor;
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-        Grid { scale, inverse, low: -scale * zero, least: 0.0, most: nested::CODE_MAX }
+        Grid { scale, inverse, low: -scale * zero, least: 0.0, most: nested::CODE_MAX, table: None }
     }
 
     /// The grid of a scale and a low end as they are.
     pub fn of(format: IntFormat, scale: f32, low: f32) -> Grid {
         let (least, most) = range(format);
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-        Grid { scale, inverse, low, least, most }
+        Grid { scale, inverse, low, least, most, table: sorted(format.codes) }
     }
 
     /// The grid of a scale and a low end, each rounded to f16 as it is stored.
@@ -214,7 +217,10 @@ impl Grid {
         let q = (x - self.low) * self.inverse;
         // Bounded first: the trick needs small numbers.
         let q = q.max(self.least).min(self.most);
-        (q + ROUND) - ROUND
+        match &self.table {
+            Some(table) => nearest_of(table, q),
+            None => (q + ROUND) - ROUND,
+        }
     }
 
     /// What an integer of the range stands for.
@@ -235,22 +241,44 @@ impl Grid {
     }
 }
 
+/// The elements of a table in order.
+fn sorted(codes: Codes) -> Option<[f32; 16]> {
+    let Codes::Table(mut table) = codes else { return None };
+    table.sort_unstable();
+    Some(table.map(f32::from))
+}
+
+/// The element of a table that is nearest to `q`; the smaller of two that are equally near.
+fn nearest_of(table: &[f32; 16], q: f32) -> f32 {
+    let mut nearest = table[0];
+    for i in 1..table.len() {
+        let middle = (table[i - 1] + table[i]) * 0.5;
+        nearest = if q > middle { table[i] } else { nearest };
+    }
+    nearest
+}
+
 /// Smallest and largest integer.
 pub(crate) fn range(format: IntFormat) -> (f32, f32) {
+    if let Some(table) = sorted(format.codes) {
+        return (table[0], table[15]);
+    }
     let codes = f32::from(1u16 << format.bits);
     if format.zero { (0.0, codes - 1.0) } else { (-codes / 2.0, codes / 2.0 - 1.0) }
 }
 
 /// Scales for a group without a low end. The range has one more negative integer than positive
-/// ones, so a scale of either sign may put the largest element there.
+/// ones, so a scale of either sign may put the largest element there. A table of floats has steps that
+/// grow with magnitude, so the best scale may be far from the one that just covers the group.
 fn symmetric(x: &[f32], format: IntFormat) -> Vec<(f32, f32)> {
     let (least, most) = range(format);
     let extreme = x.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(0.0);
     if format.bits == 8 {
         return vec![(extreme.abs() / most, 0.0)];
     }
-    let full = extreme / least;
-    (-TRIALS / 2..=TRIALS)
+    let full = extreme / if -least < most { most } else { least };
+    let below = if format.codes == Codes::Whole { TRIALS / 2 } else { TRIALS };
+    (-below..=TRIALS)
         .flat_map(|i| {
             let scale = full * (1.0 + i as f32 * 0.025);
             [(scale, 0.0), (-scale, 0.0)]
@@ -263,11 +291,13 @@ fn with_low(x: &[f32], format: IntFormat) -> Vec<(f32, f32)> {
     let (low, high) = ends(x);
     let (_, most) = range(format);
     let trials = if format.bits == 8 { 0 } else { TRIALS / 2 };
+    // Few values stand for more if the outermost are not at the ends.
+    let part = if format.bits == 2 { 0.03 } else { 0.01 };
     (-1..=trials)
         .flat_map(|a| (-1..=trials).map(move |b| (a, b)))
         .map(|(a, b)| {
             let width = high - low;
-            let (from, to) = (low + width * 0.01 * a as f32, high - width * 0.01 * b as f32);
+            let (from, to) = (low + width * part * a as f32, high - width * part * b as f32);
             ((to - from) / most, from)
         })
         .collect()

@@ -1,6 +1,7 @@
 //! Rounding a group of numbers to a grid: which scale, which integers.
 
 use crate::quant::{Grid, Grids, LANES, ends, nested};
+use crate::types::Codes;
 use std::fmt;
 
 /// How elements of a matrix become integers, where it is not the search of `cast`.
@@ -36,11 +37,14 @@ impl Grids {
     /// of the range are the ends of the group.
     pub fn covering(self, x: &[f32]) -> Grid {
         let (format, (low, high)) = (self.format, ends(x));
-        let (_, most) = crate::quant::range(format);
+        let (least, most) = crate::quant::range(format);
         match (format.nested, format.zero) {
             (true, _) => nested::covering(x, self.unit),
             (false, true) => Grid::stored(format, (high - low) / most, low),
-            (false, false) => Grid::stored(format, low.abs().max(high.abs()) / most, 0.0),
+            (false, false) => {
+                let end = if format.codes == Codes::Whole { most } else { most.max(-least) };
+                Grid::stored(format, low.abs().max(high.abs()) / end, 0.0)
+            }
         }
     }
 
@@ -82,7 +86,9 @@ mod tests {
 
     #[test]
     fn a_covering_grid_reaches_every_element() {
-        for name in ["i4g32", "i4g32z", "i4g32n", "i8g32"] {
+        for name in
+            ["i2g32z", "i3g32", "i4g32", "i4g32z", "i4g32n", "i5g32", "i6g32z", "i8g32", "e1m2g32"]
+        {
             let grid = Grids::of(&numbers(), format(name)).covering(&numbers());
             for x in numbers() {
                 let off = (x - grid.value(grid.nearest(x))).abs();

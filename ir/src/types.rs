@@ -24,10 +24,14 @@ pub enum DType {
 /// An `n` at the end, `i4g32n`: scales are nested. A row has one scale of f16, each of its groups a
 /// whole factor 0..16 and a whole zero point 0..16: element = `scale · factor · (q - zero)`, of which
 /// `factor · (q - zero)` fits 8 bits. So a group costs one byte, and a row is a row of int8.
+///
+/// The name of a table instead of `i4`, `e2m1g32`: the four bits choose one of sixteen integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IntFormat {
-    /// 4 or 8.
+    /// 2 to 6, or 8.
     pub bits: u8,
+    /// What the bits stand for.
+    pub codes: Codes,
     /// Elements of a group, a multiple of 16; 0 for the whole row.
     pub group: u32,
     /// Whether each group has a low end beside its scale: integers count from 0.
@@ -36,13 +40,62 @@ pub struct IntFormat {
     pub nested: bool,
 }
 
+/// What the bits of an element stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Codes {
+    /// A whole number.
+    Whole,
+    /// The element of a table at that place: `q` is one of these, 4 bits say which.
+    Table([i8; 16]),
+}
+
+/// Tables with names. Any other is named by its bytes, `lut` and 32 hexadecimal digits.
+///
+/// Floats of four bits (arXiv 2310.16836, section 3) in units of their smallest magnitude: sign, then
+/// `e` bits of exponent and `m` of mantissa. NormalFloat (arXiv 2305.14314, appendix E) in 127ths.
+pub const TABLES: &[(&str, [i8; 16])] = &[
+    ("e2m1", [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12]),
+    ("e1m2", [0, 1, 2, 3, 4, 5, 6, 7, 0, -1, -2, -3, -4, -5, -6, -7]),
+    ("e3m0", [0, 1, 2, 4, 8, 16, 32, 64, 0, -1, -2, -4, -8, -16, -32, -64]),
+    ("nf4", [-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127]),
+];
+
+impl Codes {
+    /// The table of that name.
+    fn from_name(name: &str) -> Option<Codes> {
+        if let Some((_, table)) = TABLES.iter().find(|(n, _)| *n == name) {
+            return Some(Codes::Table(*table));
+        }
+        let digits = name.strip_prefix("lut").filter(|d| d.len() == 32)?.as_bytes();
+        let mut table = [0; 16];
+        for (value, pair) in table.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |d: u8| char::from(d).to_digit(16);
+            *value = (digit(pair[0])? << 4 | digit(pair[1])?) as u8 as i8;
+        }
+        (table != [0; 16]).then_some(Codes::Table(table))
+    }
+}
+
+impl fmt::Display for Codes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Codes::Table(table) = self else { return f.write_str("i") };
+        match TABLES.iter().find(|(_, t)| t == table) {
+            Some((name, _)) => f.write_str(name),
+            None => {
+                f.write_str("lut")?;
+                table.iter().try_for_each(|value| write!(f, "{:02x}", *value as u8))
+            }
+        }
+    }
+}
+
 /// Elements of a group of a nested format: what one sum of 16 bits holds.
 pub const NESTED_GROUP: u32 = 32;
 
 impl IntFormat {
     /// A format without low ends.
     pub const fn symmetric(bits: u8, group: u32) -> IntFormat {
-        IntFormat { bits, group, zero: false, nested: false }
+        IntFormat { bits, codes: Codes::Whole, group, zero: false, nested: false }
     }
 
     /// Bits of what belongs to a group beside its integers.
@@ -66,24 +119,38 @@ impl IntFormat {
         if self.group == 0 { width } else { self.group.into() }
     }
 
+    /// What groups are multiples of: integers of 3 and 5 bits have their last bit beside those of 31
+    /// others.
+    pub fn multiple(self) -> u32 {
+        if matches!(self.bits, 3 | 5) { 32 } else { 16 }
+    }
+
     /// Whether rows of `width` can be cut into groups.
     pub fn fits(self, width: u64) -> bool {
         let group = self.group_of(width);
-        group > 0 && width.is_multiple_of(group) && group.is_multiple_of(16)
+        group > 0 && width.is_multiple_of(group) && group.is_multiple_of(self.multiple().into())
     }
 
     /// The format of that name.
     pub fn from_name(name: &str) -> Option<IntFormat> {
-        let (plain, nested) = name.strip_suffix('n').map_or((name, false), |plain| (plain, true));
-        let (plain, zero) = plain.strip_suffix('z').map_or((plain, nested), |plain| (plain, true));
-        let (bits, rest) = plain.strip_prefix('i')?.split_at_checked(1)?;
-        let bits = bits.parse().ok().filter(|b| matches!(b, 4 | 8))?;
+        let at = name.find("row").or_else(|| name.rfind('g'))?;
+        let (codes, rest) = name.split_at(at);
+        let (bits, codes) = match codes.strip_prefix('i') {
+            Some(bits) => (bits.parse().ok().filter(|b| matches!(b, 2..=6 | 8))?, Codes::Whole),
+            None => (4, Codes::from_name(codes)?),
+        };
+        let (rest, nested) = rest.strip_suffix('n').map_or((rest, false), |plain| (plain, true));
+        let (rest, zero) = rest.strip_suffix('z').map_or((rest, nested), |plain| (plain, true));
         let group = match rest {
             "row" => 0,
-            rest => rest.strip_prefix('g')?.parse().ok().filter(|g| g % 16 == 0 && *g > 0)?,
+            rest => rest.strip_prefix('g')?.parse().ok().filter(|g| *g > 0)?,
         };
-        let format = IntFormat { bits, group, zero, nested };
-        if (zero && group == 0) || (nested && (bits, group) != (4, NESTED_GROUP)) {
+        let format = IntFormat { bits, codes, group, zero, nested };
+        let whole = codes == Codes::Whole;
+        if !group.is_multiple_of(format.multiple())
+            || (zero && (group == 0 || !whole))
+            || (nested && (bits, group) != (4, NESTED_GROUP))
+        {
             return None;
         }
         // One spelling only: no leading zeros, no signs.
@@ -93,7 +160,10 @@ impl IntFormat {
 
 impl fmt::Display for IntFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "i{}", self.bits)?;
+        write!(f, "{}", self.codes)?;
+        if self.codes == Codes::Whole {
+            write!(f, "{}", self.bits)?;
+        }
         match self.group {
             0 => f.write_str("row")?,
             group => write!(f, "g{group}")?,
@@ -131,11 +201,13 @@ impl DType {
         matches!(self, DType::F32 | DType::F16 | DType::BF16)
     }
 
-    /// Whether a slot of the KV cache may be stored so: f32, f16, or integers with one scale for
-    /// each head of each position.
+    /// Whether a slot of the KV cache may be stored so: f32, f16, or integers of 4 or 8 bits with one
+    /// scale for each head of each position.
     pub fn holds_cache(self) -> bool {
         match self {
-            DType::Int(format) => format.group == 0,
+            DType::Int(format) => {
+                matches!(format.bits, 4 | 8) && format == IntFormat::symmetric(format.bits, 0)
+            }
             plain => matches!(plain, DType::F32 | DType::F16),
         }
     }

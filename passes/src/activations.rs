@@ -37,7 +37,7 @@ fn quantise(module: &Module, graph: &mut Graph, group: u32) -> Result<(), PassEr
         if let Some((x, format)) = meets_integers(module, graph, &inst) {
             let own = own_group(format);
             let width = graph.value(x).ty.row_width().unwrap_or(0);
-            let multiple = if format.nested { format.group } else { 16 };
+            let multiple = if format.nested { format.group } else { format.multiple() };
             let free = || largest_group(width, group, multiple);
             let group = own.or_else(|| beside(module, graph, &all, x)).unwrap_or_else(free);
             let rows = match made.get(&(x, group)) {

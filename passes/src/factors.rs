@@ -1,6 +1,7 @@
 //! Smoothing factors: how much of a channel's range a matrix takes over from the rows it reads.
 
-use crate::scales::Place;
+use crate::scales::{Place, Rows};
+use crate::simulate::Simulation;
 use crate::stats::{Lab, Site, Stats, inputs_of};
 use crate::{Context, PassError};
 use ir::history::FACTOR_RANGE;
@@ -153,8 +154,15 @@ pub fn find(
     let sites: Vec<Site> = matrices.iter().flat_map(|&m| inputs_of(module, m)).collect();
     let moments = stats.merged(&sites).ok_or_else(|| fail("nothing was observed".into()))?;
     let matrices = matrices.iter().map(one).collect::<Result<_, PassError>>()?;
-    let place = Place { matrices, moments, row_group: context.activation_group, fold, spread };
-    Ok(place.search())
+    Ok(Place { matrices, moments, rows: rows(context), fold, spread }.search())
+}
+
+/// How the rows will be rounded that matrices of layers read.
+fn rows(context: &Context<'_>) -> Option<Rows> {
+    match context.simulate {
+        Some(Simulation { rows: Some(bits), fixed, .. }) => Some(Rows { bits, group: 0, fixed }),
+        _ => context.activation_group.map(|group| Rows { bits: 8, group, fixed: false }),
+    }
 }
 
 /// The factor strings of a log: how many octaves lie between the smallest and the largest.

@@ -14,8 +14,8 @@ use ir::{IntFormat, Tensor};
 
 /// Powers of the mean magnitude; 0 is no scaling.
 const POWERS: [f64; 8] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8];
-/// Shares of the range.
-const ALPHAS: [f64; 3] = [0.3, 0.5, 0.7];
+/// Shares of the range. Fixed ranges want the largest: every row pays for the widest channel.
+const ALPHAS: [f64; 6] = [0.3, 0.5, 0.7, 0.8, 0.9, 1.0];
 /// How many times its root mean square the largest element of a channel is taken to be, in a row.
 const PEAK: f64 = 3.0;
 
@@ -25,12 +25,23 @@ pub struct Place<'a> {
     pub matrices: Vec<(Tensor, Option<IntFormat>)>,
     /// Of the rows, with `E[x xᵀ]`.
     pub moments: Moments,
-    /// Group in which rows are quantised.
-    pub row_group: Option<u32>,
+    /// How rows are rounded; `None` for not at all.
+    pub rows: Option<Rows>,
     /// One number for each factor, from one for each column: the largest of those that share it.
     pub fold: &'a dyn Fn(&[f32]) -> Vec<f32>,
     /// One factor for each column.
     pub spread: &'a dyn Fn(&[i8]) -> Vec<i8>,
+}
+
+/// How rows are rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// Of each element.
+    pub bits: u8,
+    /// Elements that share a range, 0 for the row.
+    pub group: u32,
+    /// Whether the range is that of all rows that were seen, not of each.
+    pub fixed: bool,
 }
 
 impl Place<'_> {
@@ -78,15 +89,24 @@ impl Place<'_> {
 
     /// Mean squared error of each channel of the rows, as the matrix sees it.
     fn row_errors(&self, factors: &[f32]) -> Vec<f64> {
-        let Some(group) = self.row_group else { return vec![0.0; factors.len()] };
-        let scaled: Vec<f64> = (self.moments.square.iter().zip(factors))
-            .map(|(&square, &s)| f64::from(square) / f64::from(s).powi(2))
-            .collect();
-        let steps = scaled.chunks(group as usize).flat_map(|group| {
-            let most = group.iter().copied().fold(0.0, f64::max).sqrt() * PEAK;
-            vec![(most / 127.0).powi(2) / 12.0; group.len()]
+        let Some(Rows { bits, group, fixed }) = self.rows else { return vec![0.0; factors.len()] };
+        let divided = |of: &[f32]| -> Vec<f64> {
+            of.iter().zip(factors).map(|(&x, &s)| f64::from(x) / f64::from(s)).collect()
+        };
+        let squares = self.moments.square.iter().map(|x| x.sqrt()).collect::<Vec<f32>>();
+        let squares = divided(&squares);
+        let peaks = match fixed {
+            true => divided(&self.moments.absmax),
+            false => squares.iter().map(|x| x * PEAK).collect(),
+        };
+        let levels = f64::from((1u32 << (bits - 1)) - 1);
+        let group = if group == 0 { factors.len() } else { group as usize };
+        let errors = peaks.chunks(group).zip(squares.chunks(group)).flat_map(|(peaks, squares)| {
+            let step = peaks.iter().copied().fold(0.0, f64::max) / levels;
+            // What is far below a step becomes 0 and loses no more than itself.
+            squares.iter().map(move |x| (step * step / 12.0).min(x * x))
         });
-        steps.zip(factors).map(|(error, &s)| error * f64::from(s).powi(2)).collect()
+        errors.zip(factors).map(|(error, &s)| error * f64::from(s).powi(2)).collect()
     }
 }
 
@@ -120,7 +140,7 @@ mod tests {
         Place {
             matrices: vec![(matrix, IntFormat::from_name("i4g32"))],
             moments: sums.finish(),
-            row_group: Some(32),
+            rows: Some(Rows { bits: 8, group: 32, fixed: false }),
             fold: &|x| x.to_vec(),
             spread: &|q| q.to_vec(),
         }
@@ -133,6 +153,20 @@ mod tests {
         assert!(found[0] > found[1] && found[16] > found[17], "{found:?}");
         let (found, none) = (place.loss(&found), place.loss(&none));
         assert!(found < none * 0.7, "{found} against {none}");
+    }
+
+    #[test]
+    fn a_fixed_range_moves_more_of_it_into_the_weights() {
+        let spread = |place: &Place<'_>| {
+            let found = place.search();
+            found[0] - found[1]
+        };
+        let own = Place { rows: Some(Rows { bits: 8, group: 0, fixed: false }), ..place(200.0) };
+        // One row in 200 has ten times the range of the others.
+        let mut fixed =
+            Place { rows: Some(Rows { bits: 8, group: 0, fixed: true }), ..place(200.0) };
+        fixed.moments.absmax.iter_mut().step_by(16).for_each(|x| *x *= 10.0);
+        assert!(spread(&fixed) > spread(&own), "{} and {}", spread(&fixed), spread(&own));
     }
 
     #[test]

@@ -15,13 +15,18 @@ type PanelKernel =
     extern "sysv64" fn(*const u8, *const u8, *mut f32, u64, u64, u64, *const f32, u64, *mut u8);
 
 /// Format of weights, group of activations, columns.
-const SHAPES: [(&str, u64, u64); 6] = [
+const SHAPES: [(&str, u64, u64); 11] = [
     ("i4g32n", 64, 576),
     ("i4g32n", 64, 1536),
     ("i4g32", 32, 576),
     ("i4g32", 32, 1536),
     ("i8row", 64, 576),
     ("i8g32", 32, 576),
+    ("i2g32", 32, 576),
+    ("i3g32", 32, 576),
+    ("i5g32", 32, 576),
+    ("i6g32", 32, 576),
+    ("e2m1g32", 32, 576),
 ];
 
 const CPUS: [(&str, &str); 6] = [

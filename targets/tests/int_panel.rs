@@ -1,17 +1,18 @@
-//! Integer panels and `quant_rows` against their references, bit for bit.
+//! Integer panels, `quant_rows`, and what reads integers as floats, against their references, bit for
+//! bit.
 
 mod support;
 
 use ir::quant::{Quantised, quant_group};
-use ir::{IntFormat, Tensor};
+use ir::{DType, IntFormat, Tensor};
 use support::Arg::{At, Int};
 use support::{Case, emulated, floats, noise, run};
-use targets::kernels::int_panel::{self, Shape};
-use targets::kernels::quant_rows;
-use targets::{Emitter, Func, Target};
+use targets::kernels::int_panel::{self, Shape, unpack};
+use targets::kernels::{embed, panel, quant_rows};
+use targets::{Arch, Emitter, Func, Target};
 
 /// Formats, and the group of the activations they meet.
-const FORMATS: [(&str, u64); 13] = [
+const FORMATS: [(&str, u64); 33] = [
     ("i8g32", 32),
     ("i8g96", 96),
     ("i8g64z", 64),
@@ -25,6 +26,26 @@ const FORMATS: [(&str, u64); 13] = [
     ("i4g32n", 32),
     ("i4g32n", 64),
     ("i4g32n", 96),
+    ("i2g16", 16),
+    ("i2g32z", 32),
+    ("i2g96", 96),
+    ("i2row", 64),
+    ("i3g32", 32),
+    ("i3g96z", 96),
+    ("i3row", 64),
+    ("i5g32z", 32),
+    ("i5g64", 64),
+    ("i5g96", 96),
+    ("i5row", 32),
+    ("i6g16", 16),
+    ("i6g32z", 32),
+    ("i6g64", 64),
+    ("i6row", 48),
+    ("e2m1g32", 32),
+    ("e1m2g96", 96),
+    ("e3m0g64", 64),
+    ("nf4row", 32),
+    ("lut80c0e0f0f8fcfe00020406081020407fg16", 16),
 ];
 
 /// A CPU and features for each kind of kernel; x86-64 ones that this machine lacks are left out.
@@ -46,19 +67,85 @@ const COLUMNS: usize = 192;
 /// Rows of activations: more than any one kernel takes.
 const TOKENS: usize = 41;
 
+/// Those that can run here.
+fn machines() -> Vec<Target> {
+    let native = Target::native().expect("this machine is a target");
+    let target = |(triple, cpu, features)| Target::new(triple, Some(cpu), features).expect("known");
+    let can_run = |target: &Target| match target.triple.architecture == native.triple.architecture {
+        true => target.features.is_subset(&native.features),
+        false => target.facts.arch == Arch::A64 && emulated::available(),
+    };
+    MACHINES.into_iter().map(target).filter(can_run).collect()
+}
+
 #[test]
 fn integer_panels_equal_their_reference() {
-    let native = Target::native().expect("this machine is a target");
-    for (triple, cpu, features) in MACHINES {
-        let target = Target::new(triple, Some(cpu), features).expect("known");
-        let can_run = match target.triple.architecture == native.triple.architecture {
-            true => target.features.is_subset(&native.features),
-            false => triple.starts_with("aarch64") && emulated::available(),
+    machines().iter().for_each(check);
+}
+
+#[test]
+fn tables_and_unpacked_panels_are_what_integers_stand_for() {
+    let shapes: Vec<Shape> = FORMATS.iter().map(|(name, _)| packed(name)).collect();
+    let define = |e: &mut Emitter| -> Vec<Func> {
+        let floats = panel::define(e, DType::F32, panel::PANEL_ROWS).rows;
+        let mut made = std::collections::HashMap::new();
+        let mut both = |shape: &Shape| {
+            let define =
+                || [embed::define_int(e, shape.format), unpack::define(e, *shape, &floats)];
+            made.entry(*shape).or_insert_with(define).clone()
         };
-        if can_run {
-            check(&target);
+        shapes.iter().flat_map(&mut both).collect()
+    };
+    for target in machines() {
+        let made: Vec<_> =
+            shapes.iter().enumerate().map(|(i, shape)| weights_only(&target, i, *shape)).collect();
+        let (cases, places): (Vec<Case>, Vec<[usize; 2]>) = made.into_iter().unzip();
+        let found = run(&target, &define, &cases);
+        for ((shape, places), memory) in shapes.iter().zip(&places).zip(&found) {
+            let meant = matrix(*shape).dequantise().data;
+            let what = format!("{shape:?} on {}", target.cpu);
+            let rows = floats(memory, places[0], TOKENS_EMBEDDED.len() * COLUMNS);
+            for (row, &token) in rows.chunks(COLUMNS).zip(&TOKENS_EMBEDDED) {
+                assert_eq!(row, &meant[token as usize * COLUMNS..][..COLUMNS], "{what}: {token}");
+            }
+            // The panel's rows, side by side.
+            let of = |k: usize, r: usize| meant[r * COLUMNS + k];
+            let panel: Vec<f32> = (0..COLUMNS * 32).map(|i| of(i / 32, i % 32)).collect();
+            let products = floats(memory, places[1], 3 * 32);
+            for (t, y) in products.chunks(32).enumerate() {
+                let x = &activations()[t * COLUMNS..][..COLUMNS];
+                let expected = panel::reference(&panel, 32, x, target.facts.fma);
+                assert_eq!(y, expected, "{what}: row {t}");
+            }
         }
     }
+}
+
+fn packed(name: &str) -> Shape {
+    Shape::packed(IntFormat::from_name(name).expect("a format"))
+}
+
+const TOKENS_EMBEDDED: [i32; 5] = [0, 31, 32, 39, 7];
+
+/// Rows are taken by functions `2 i`, the first panel is multiplied by functions `2 i + 1`: where both
+/// results are.
+fn weights_only(target: &Target, i: usize, shape: Shape) -> (Case, [usize; 2]) {
+    let mut case = Case::default();
+    let matrix = matrix(shape);
+    let pack = |p| int_panel::pack(&matrix, shape, p, target.facts.arch);
+    let table = case.bytes(&(0..ROWS.div_ceil(32)).flat_map(pack).collect::<Vec<u8>>());
+    let tokens: Vec<u8> = TOKENS_EMBEDDED.iter().flat_map(|t| t.to_le_bytes()).collect();
+    let tokens = case.bytes(&tokens);
+    let taken = case.room(TOKENS_EMBEDDED.len() * COLUMNS);
+    let (columns, row_bytes) = (Int(COLUMNS as i64), Int(COLUMNS as i64 * 4));
+    let count = Int(TOKENS_EMBEDDED.len() as i64);
+    case.call(2 * i, &[At(table), At(tokens), At(taken), count, columns, row_bytes]);
+    let (x, y) = (case.floats(&activations()[..3 * COLUMNS]), case.room(3 * 32));
+    let room = case.bytes(&vec![0; unpack::room_bytes(COLUMNS as u64) as usize]);
+    let groups = Int(COLUMNS as i64 / shape.group as i64);
+    let product = [At(table), At(x), At(y), groups, row_bytes, Int(128), Int(0), Int(3), At(room)];
+    case.call(2 * i + 1, &product);
+    (case, [taken, y])
 }
 
 fn shape(name: &str, group: u64) -> Shape {

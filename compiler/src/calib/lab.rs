@@ -10,7 +10,7 @@ use crate::Error;
 use crate::build::pack_error;
 use crate::host::{refused, start_error};
 use crate::options::ModelFlags;
-use crate::predict::{Kept, mean_divergence, predictions};
+use crate::predict::{Kept, mean_divergence, perplexity, predictions};
 use crate::run::need_tokenizer;
 use crate::tokenizer::Tokenizer;
 use ir::quant::Quantised;
@@ -129,6 +129,14 @@ impl<'a> Laboratory<'a> {
             Ok(mean.to_le_bytes().to_vec())
         })?;
         Ok(found.try_into().map_or(f64::INFINITY, f64::from_le_bytes))
+    }
+
+    /// Perplexity on windows that are held back, of the model as it was and of a module as it was rounded.
+    pub fn perplexities(&self, module: &Module, rounded: &Rounded) -> Result<[f64; 2], PassError> {
+        let vocab = module.meta.vocab as usize;
+        let before = perplexity(&self.predict(&self.original, self.blobs)?, &self.held, vocab);
+        let blobs = WithRounded { checkpoint: self.blobs, rounded };
+        Ok([before, perplexity(&self.predict(module, &blobs)?, &self.held, vocab)])
     }
 
     fn predict(&self, module: &Module, blobs: &dyn Blobs) -> Result<Kept, PassError> {

@@ -212,7 +212,11 @@ pub const CODES: &[Code] = &[
         code: "IG0506",
         class: Class::Budget,
         text: "The budget cannot be met: with the smallest format for every matrix, and what recipes pin \
-               as it is pinned, the weights still take more. The message has both numbers.",
+               as it is pinned, the weights still take more, or a token still costs more. The message \
+               has both numbers. Under latency= and energy= a decoded token costs what its weights \
+               cost to read: every matrix once for each call that multiplies by it, one row for a \
+               lookup, a tenth for a call right after another one of the same weights if those fit \
+               cache=.",
     },
     Code {
         code: "IG0507",
@@ -222,6 +226,13 @@ pub const CODES: &[Code] = &[
                only where memory can be written. The table says what lies where, what is left, and \
                what found no place. Sizes are those of one conversation and one call in flight; the \
                program's own memory comes on top. K, M and G are powers of 1024.",
+    },
+    Code {
+        code: "IG0508",
+        class: Class::Budget,
+        text: "Within the budget perplexity rises by more than its ppl= allows. It is measured on windows \
+               of the calibration text that nothing was fitted to, with the code and the weights that \
+               would ship.",
     },
     compile(
         "IG0601",

@@ -7,9 +7,9 @@ use crate::model::Model;
 use crate::predict::{divergence as kl, log_sum_exp, logits_of};
 use crate::progress;
 use crate::session::Status;
+use crate::spread::spread;
 use crate::watch::Watched;
 use passes::stats::Site;
-use rayon::prelude::*;
 use serde_json::{Value, json};
 use targets::Target;
 
@@ -69,9 +69,9 @@ pub struct Predictor {
 
 impl Predictor {
     /// Compiles a prepared model.
-    pub fn new(model: &Model, target: &Target, threads: u32) -> Result<Predictor, Error> {
+    pub fn new(model: &Model, target: &Target) -> Result<Predictor, Error> {
         let logits = logits_of(&model.module);
-        let watched = Watched::new(&model.module, &model.blobs, target, &[logits], threads);
+        let watched = Watched::new(&model.module, &model.blobs, target, &[logits], 1);
         Ok(Predictor { watched: watched.map_err(|e| start_error(e, &model.path))?, logits })
     }
 
@@ -86,32 +86,42 @@ impl Predictor {
     }
 }
 
-/// Compares the predictions that count in `windows`, `most` of them.
+/// A model and what it is compared with, one conversation each.
+pub struct Pair {
+    /// The model.
+    pub model: Predictor,
+    /// What it should be like.
+    pub reference: Predictor,
+}
+
+/// Compares the predictions that count in `windows`, `most` of them; pairs take a window each.
 pub fn divergence(
-    model: &mut Predictor,
-    reference: &mut Predictor,
+    pairs: &mut [Pair],
     windows: &[Window],
     most: usize,
 ) -> Result<Divergence, Error> {
+    let mut counted = 0;
+    let windows: Vec<&Window> = windows
+        .iter()
+        .take_while(|window| {
+            let before = counted;
+            counted += window.tokens.len() - 1 - window.first;
+            before < most
+        })
+        .collect();
     let bar = progress::steps("comparing windows", windows.len() as u64);
-    let mut all = vec![];
-    for window in windows {
-        if all.len() >= most {
-            break;
-        }
-        all.extend(compare(model, reference, window).map_err(refused)?);
+    let compared = spread(pairs, windows.len(), |pair, at| {
         bar.inc(1);
-    }
+        compare(pair, windows[at])
+    });
     bar.finish_and_clear();
+    let mut all = compared.map_err(refused)?.concat();
     all.truncate(most);
     Ok(summary(&all))
 }
 
-fn compare(
-    model: &mut Predictor,
-    reference: &mut Predictor,
-    window: &Window,
-) -> Result<Vec<Compared>, Status> {
+fn compare(pair: &mut Pair, window: &Window) -> Result<Vec<Compared>, Status> {
+    let Pair { model, reference } = pair;
     model.reset()?;
     reference.reset()?;
     let mut all = vec![];
@@ -121,9 +131,9 @@ fn compare(
         let at = piece * STRIDE;
         // What follows the last token of a window is not known: it is not predicted.
         let next = &window.tokens[at + 1..window.tokens.len().min(at + STRIDE + 1)];
-        let rows = p.par_chunks(vocab).zip(q.par_chunks(vocab)).zip(next).enumerate();
+        let rows = p.chunks(vocab).zip(q.chunks(vocab)).zip(next).enumerate();
         let counted = rows.filter(|(i, _)| at + i >= window.first);
-        all.par_extend(counted.map(|(_, ((p, q), &next))| token(p, q, next as usize)));
+        all.extend(counted.map(|(_, ((p, q), &next))| token(p, q, next as usize)));
     }
     Ok(all)
 }

@@ -117,6 +117,27 @@ fn budgets_are_kept_and_more_room_loses_less() {
 }
 
 #[test]
+fn what_a_token_may_cost_decides_too() {
+    let bench = Bench::new("shakespeare");
+    let bits = |budget: &str| {
+        let line = format!("--budget {budget} --calib CALIB --calib-tokens 2048 --round mse");
+        bench.eval(&line)["bits_per_weight"].as_f64().unwrap()
+    };
+    // A megabyte at a gigabyte a second.
+    let same = [bits("latency=1ms@1GB/s"), bits("energy=100uJ@100pJ/B"), bits("size=1M,ppl=+20%")];
+    assert!((same[0] - same[1]).abs() < 1e-9 && (same[0] - same[2]).abs() < 0.1, "{same:?}");
+    assert!(bits("latency=1.2ms@1GB/s") > same[0]);
+    // What two calls in a row read stays near: as much time leaves room for more bits.
+    let bench = Bench::new("shakespeare-shared");
+    let bits = |cache: &str| {
+        let line = format!("--budget latency=0.7ms@1GB/s,cache={cache} --calib CALIB");
+        let line = format!("{line} --calib-tokens 2048 --round mse");
+        bench.eval(&line)["bits_per_weight"].as_f64().unwrap()
+    };
+    assert!(bits("1M") > bits("1k"));
+}
+
+#[test]
 fn a_recipe_that_was_written_is_read_back() {
     let bench = Bench::new("shakespeare");
     let (model, out) = (bench.path("model"), bench.path("out"));
@@ -153,6 +174,14 @@ fn what_cannot_be_is_refused() {
         assert!(ended.code == code && ended.stderr.contains(words), "{args:?}: {}", ended.stderr);
     };
     refused(&["--budget", "bpw=2", "--calib", &calib], 4, "error[IG0506]: a budget of ");
+    let token = ["latency=1us@20GB/s", "energy=1uJ@100pJ/B"];
+    for (budget, unit) in token.iter().zip(["ms a token", "mJ a token"]) {
+        let args = ["--budget", budget, "--calib", &calib];
+        refused(&args, 4, "error[IG0506]: a budget of 0.001");
+        refused(&args, 4, unit);
+    }
+    let tight = ["--budget", "bpw=4.3,ppl=+0.01%", "--calib", &calib, "--round", "nearest"];
+    refused(&tight, 4, "error[IG0508]: perplexity");
     refused(&["--recipe", &recipe], 1, "the recipe's `l7.*` is the name of no matrix");
     refused(&["--quant", "w4a8", "--round", "gptq"], 1, "give --calib FILE");
     refused(&["--quant", "w4a8", "--round", "gptq,often"], 2, "gptq has no `often`");

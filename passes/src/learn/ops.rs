@@ -127,6 +127,9 @@ pub(super) fn rope(x: &[f32], width: usize, rope: &Rope, back: bool) -> Vec<f32>
     out
 }
 
+/// `exp` of it is nothing beside one.
+const FAR: f32 = -30.0;
+
 /// The shape of `attention`.
 #[derive(Clone, Copy)]
 pub(super) struct Attention {
@@ -155,7 +158,9 @@ impl Attention {
             let (seen, later) = row.split_at_mut(t + 1);
             let (before, seen) = seen.split_at_mut((t + 1).saturating_sub(self.window));
             let most = seen.iter().copied().fold(f32::MIN, f32::max);
-            seen.iter_mut().for_each(|s| *s = (*s - most).exp());
+            // What is far below the largest adds nothing in f32, and would be slow: denormal.
+            let share = |s: f32| if s < FAR { 0.0 } else { s.exp() };
+            seen.iter_mut().for_each(|s| *s = share(*s - most));
             let total: f32 = seen.iter().sum();
             seen.iter_mut().for_each(|s| *s /= total);
             before.fill(0.0);

@@ -2,15 +2,16 @@
 //!
 //! The error of a matrix's product follows from its second moments; what an error of a product does
 //! to the predictions is measured once for each matrix, in one format, and taken to be in proportion.
+//! Of what rounding to nearest loses GPTQ leaves a share that follows from the same moments.
 
 use super::budget::Choice;
 use crate::PassError;
-use crate::round::loss;
+use crate::round::{left_by_gptq, loss};
 use crate::stats::{Lab, Moments, inputs_of};
 use ir::quant::Quantised;
 use ir::uses::read_by_graphs;
 use ir::weights::{cast, materialise};
-use ir::{BlobError, DType, IntFormat, Module, Source, Tensor, WeightId};
+use ir::{BlobError, DType, IntFormat, Module, Rounding, Source, Tensor, WeightId};
 
 /// What a matrix can be stored as.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,8 +23,11 @@ pub struct Row {
 }
 
 /// Formats that a budget chooses from. Those with a low end are left to recipes.
-pub const CANDIDATES: &[&str] =
-    &["i4row", "i4g96", "i4g64", "i4g32n", "i4g32", "i8row", "i8g64", "i8g32", "f16"];
+pub const CANDIDATES: &[&str] = &[
+    "i2g64", "i2g32", "i3row", "i3g96", "i3g64", "i3g32", "i4row", "i4g96", "i4g64", "i4g32n",
+    "i4g32", "i5row", "i5g64", "i5g32", "i6row", "i6g64", "i6g32", "i8row", "i8g64", "i8g32",
+    "f16",
+];
 /// The format in which the effect of an error is measured.
 const PROBE: IntFormat = IntFormat::symmetric(4, 32);
 
@@ -36,8 +40,12 @@ pub fn bytes(dims: &[u64], dtype: DType) -> u64 {
     }
 }
 
-/// A row for every matrix of the checkpoint that graphs read.
-pub fn table(module: &Module, lab: &dyn Lab) -> Result<Vec<Row>, PassError> {
+/// A row for every matrix of the checkpoint that graphs read, as `round` rounds them.
+pub fn table(
+    module: &Module,
+    lab: &dyn Lab,
+    round: Option<Rounding>,
+) -> Result<Vec<Row>, PassError> {
     let read = read_by_graphs(module);
     let ids = (0..module.weights.len() as u32).map(WeightId);
     let chosen = |id: &WeightId| {
@@ -52,11 +60,16 @@ pub fn table(module: &Module, lab: &dyn Lab) -> Result<Vec<Row>, PassError> {
     })?;
     let mut losses =
         losses.chunks_exact(8).map(|c| f64::from_le_bytes(c.try_into().unwrap_or_default()));
+    let mut next = || losses.next().unwrap_or(f64::INFINITY);
     let row = |&id: &WeightId| {
         let dims = &module.weight(id).dims;
+        let left = match (next(), round) {
+            (left, Some(Rounding::Gptq)) => left,
+            _ => 1.0,
+        };
         let choice = |dtype| {
-            let loss = losses.next().unwrap_or(f64::INFINITY);
-            (dtype, Choice { cost: bytes(dims, dtype), loss })
+            let left = if matches!(dtype, DType::Int(_)) { left } else { 1.0 };
+            (dtype, Choice { cost: bytes(dims, dtype), loss: left * next() })
         };
         Row { weight: id, choices: fitting(dims).into_iter().map(choice).collect() }
     };
@@ -72,7 +85,8 @@ fn fitting(dims: &[u64]) -> Vec<DType> {
     all.filter(fits).collect()
 }
 
-/// Losses of all matrices in all formats that fit them, one after the other.
+/// For all matrices, one after the other, the share of a loss that GPTQ leaves, and the losses of all
+/// formats that fit, rounded to nearest.
 fn measure(module: &Module, lab: &dyn Lab, ids: &[WeightId]) -> Result<Vec<f64>, PassError> {
     let fail = |e: BlobError| PassError { pass: "select", why: e.to_string() };
     let probe = |id: WeightId| -> Result<Tensor, BlobError> {
@@ -89,6 +103,8 @@ fn measure(module: &Module, lab: &dyn Lab, ids: &[WeightId]) -> Result<Vec<f64>,
         let moments = stats.merged(&inputs_of(module, id));
         let error = |changed: &Tensor| squared_error(&tensor, changed, moments.as_ref());
         let per_error = effect / error(&probe(id).map_err(fail)?).max(f64::MIN_POSITIVE);
+        let second = moments.as_ref().and_then(|m| m.second.as_deref());
+        losses.push(second.map_or(1.0, |second| left_by_gptq(second, tensor.dims[1] as usize)));
         for dtype in fitting(&tensor.dims) {
             losses.push(per_error * error(&stored(&tensor, dtype)));
         }

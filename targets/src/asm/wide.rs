@@ -17,6 +17,8 @@ pub struct Wide {
     pub a: CodeAssembler,
     /// 512 bits, else 256.
     pub zmm: bool,
+    /// Bytes that were on the stack for a while, beside saved registers.
+    pushed_bytes: u32,
 }
 
 type Done = Result<(), IcedError>;
@@ -40,7 +42,7 @@ impl Wide {
         let mut a = CodeAssembler::new(64)?;
         a.set_prefer_vex(!zmm);
         SAVED.iter().try_for_each(|r| a.push(*r))?;
-        Ok(Wide { a, zmm })
+        Ok(Wide { a, zmm, pushed_bytes: 0 })
     }
 
     /// Ends the function.
@@ -50,7 +52,7 @@ impl Wide {
         self.a.ret()?;
         let bytes = self.a.assemble(0)?;
         let text = listing(&bytes);
-        Ok(Code { bytes, frame_bytes: 8 * SAVED.len() as u32, text })
+        Ok(Code { bytes, frame_bytes: 8 * SAVED.len() as u32 + self.pushed_bytes, text })
     }
 
     /// Bytes of a vector.
@@ -84,6 +86,8 @@ impl Wide {
         mul_i16(to, a, b) vpmullw vpmullw;
         /// `to += a · b` over two halves a lane, both signed.
         dot_i16(to, a, b) vpdpwssd vpdpwssd;
+        /// In each 16 bytes, those of `table` at places `at`, each below 16.
+        pick(to, table, at) vpshufb vpshufb;
         /// `a | b`.
         or(to, a, b) vpord vpor;
         /// Integers to floats.
@@ -113,6 +117,55 @@ impl Wide {
             true => self.a.vpsrlw(ZMM[to], ZMM[from], by),
             false => self.a.vpsrlw(YMM[to], YMM[from], by),
         }
+    }
+
+    /// 16-bit lanes in memory shifted left, or right by a negative number, zeros in.
+    pub fn load_shifted(&mut self, to: usize, at: AsmMemoryOperand, left: i64) -> Done {
+        let by = left.unsigned_abs() as u32;
+        if !self.zmm && left != 0 {
+            self.load(to, at)?;
+        }
+        match (self.zmm, left > 0) {
+            _ if left == 0 => self.load(to, at),
+            (true, true) => self.a.vpsllw(ZMM[to], zmmword_ptr(at), by),
+            (true, false) => self.a.vpsrlw(ZMM[to], zmmword_ptr(at), by),
+            (false, true) => self.a.vpsllw(YMM[to], YMM[to], by),
+            (false, false) => self.a.vpsrlw(YMM[to], YMM[to], by),
+        }
+    }
+
+    /// `to = a & [at]`.
+    pub fn and_from(&mut self, to: usize, a: usize, at: AsmMemoryOperand) -> Done {
+        match self.zmm {
+            true => self.a.vpandd(ZMM[to], ZMM[a], zmmword_ptr(at)),
+            false => self.a.vpand(YMM[to], YMM[a], ymmword_ptr(at)),
+        }
+    }
+
+    /// `to |= a & b`; `a` is lost.
+    pub fn or_and(&mut self, to: usize, a: usize, b: usize) -> Done {
+        match self.zmm {
+            true => self.a.vpternlogd(ZMM[to], ZMM[a], ZMM[b], 0b1111_1000),
+            false => {
+                self.a.vpand(YMM[a], YMM[a], YMM[b])?;
+                self.a.vpor(YMM[to], YMM[to], YMM[a])
+            }
+        }
+    }
+
+    /// Every 16 bytes the same; `rax` is lost.
+    pub fn constant_bytes(&mut self, to: usize, bytes: [u8; 16]) -> Done {
+        let half = |i: usize| u64::from_le_bytes(bytes[8 * i..][..8].try_into().expect("eight"));
+        for i in [1, 0] {
+            self.a.mov(rax, half(i))?;
+            self.a.push(rax)?;
+        }
+        match self.zmm {
+            true => self.a.vbroadcasti32x4(ZMM[to], xmmword_ptr(rsp))?,
+            false => self.a.vbroadcasti128(YMM[to], xmmword_ptr(rsp))?,
+        }
+        self.pushed_bytes = 16;
+        self.a.add(rsp, 16)
     }
 
     /// 32-bit lanes shifted right, zeros in.

@@ -13,11 +13,14 @@
 
 use super::Code;
 use super::x64::{ZMM, listing};
+use crate::kernels::int_panel::planes::{held, pieces};
 use crate::kernels::int_panel::{SCALES_BYTES, Shape};
 use crate::kernels::panel::PANEL_ROWS;
 use crate::kernels::quant_rows::{NEGATIVE_SUM_128, PART, SCALED_SUM, group_bytes};
+use crate::target::Arch;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use ir::Codes;
 
 /// Rows of activations in a tile.
 pub const TILE_ROWS: u64 = 16;
@@ -76,10 +79,6 @@ impl Kernel {
     /// Bytes of a group where tiles are read.
     fn tile_step_bytes(&self) -> i32 {
         if self.direct() { self.shape.step_bytes() as i32 } else { self.half_bytes() }
-    }
-
-    fn bits(&self) -> i32 {
-        i32::from(self.shape.format.bits)
     }
 }
 
@@ -150,26 +149,41 @@ fn unpack(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
     a.mov(r15, rcx)?;
     a.imul_3(r10, rcx, s.half_bytes())?;
     a.add(r10, r14)?;
-    broadcast(a, zmm30, 0x0f0f_0f0f)?;
-    broadcast(a, zmm31, 0x0808_0808)?;
     if s.shape.nested() {
+        broadcast(a, zmm30, 0x0f)?;
         return unpack_nested(a, s);
+    }
+    let masks = [zmm30, zmm29];
+    for (piece, mask) in pieces(s.shape.format, 0).zip(masks) {
+        broadcast(a, mask, piece.mask())?;
+    }
+    let more = held(s.shape.format, Arch::X64).more;
+    match s.shape.format.codes {
+        Codes::Table(table) => constant_bytes(a, zmm31, table.map(|value| value as u8))?,
+        Codes::Whole => broadcast(a, zmm31, more as u8)?,
     }
     let mut group = a.create_label();
     a.set_label(&mut group)?;
-    for line in 0..s.shape.group as i32 * s.bits() / 32 {
+    for k in (0..s.shape.group as i32).step_by(4) {
         for (half, to) in [r14, r10].into_iter().enumerate() {
-            let from = rax + (line * 128 + 64 * half as i32);
-            a.vmovdqu64(zmm0, zmmword_ptr(from))?;
-            a.vpsrlw(zmm1, zmm0, 4)?;
-            a.vpandd(zmm0, zmm0, zmm30)?;
-            a.vpandd(zmm1, zmm1, zmm30)?;
-            if !s.shape.format.zero {
-                a.vpsubb(zmm0, zmm0, zmm31)?;
-                a.vpsubb(zmm1, zmm1, zmm31)?;
+            for (i, (piece, mask)) in pieces(s.shape.format, k as u64).zip(masks).enumerate() {
+                let line = zmmword_ptr(rax + (piece.at as i32 + 64 * half as i32));
+                match piece.left() {
+                    0 => a.vmovdqu64(zmm1, line)?,
+                    left if left > 0 => a.vpsllw(zmm1, line, left as u32)?,
+                    left => a.vpsrlw(zmm1, line, -left as u32)?,
+                }
+                match i {
+                    0 => a.vpandd(zmm0, zmm1, mask)?,
+                    _ => a.vpternlogd(zmm0, zmm1, mask, 0b1111_1000)?,
+                }
             }
-            a.vmovdqu64(zmmword_ptr(to + line * 128), zmm0)?;
-            a.vmovdqu64(zmmword_ptr(to + (line * 128 + 64)), zmm1)?;
+            match s.shape.format.codes {
+                Codes::Table(_) => a.vpshufb(zmm0, zmm31, zmm0)?,
+                Codes::Whole if more > 0 => a.vpsubb(zmm0, zmm0, zmm31)?,
+                Codes::Whole => {}
+            }
+            a.vmovdqu64(zmmword_ptr(to + k * 16), zmm0)?;
         }
     }
     a.add(rax, s.shape.step_bytes() as i32)?;
@@ -182,7 +196,7 @@ fn unpack(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
 /// The same with nested scales: bytes are integers less zero points, times factors. `rbx` walks
 /// factors. Two products of a nibble and a factor fit one of 16 bits.
 fn unpack_nested(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
-    broadcast(a, zmm29, 0x0101_0101)?;
+    broadcast(a, zmm29, 1)?;
     a.imul_3(rbx, rcx, s.shape.step_bytes() as i32)?;
     a.add(rbx, rdi)?;
     let mut group = a.create_label();
@@ -217,9 +231,22 @@ fn unpack_nested(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
     a.jnz(group)
 }
 
-fn broadcast(a: &mut CodeAssembler, to: AsmRegisterZmm, bytes: u32) -> Result<(), IcedError> {
-    a.mov(r11d, bytes)?;
+fn broadcast(a: &mut CodeAssembler, to: AsmRegisterZmm, byte: u8) -> Result<(), IcedError> {
+    a.mov(r11d, u32::from_le_bytes([byte; 4]))?;
     a.vpbroadcastd(to, r11d)
+}
+
+/// Every 16 bytes the same, by way of where the configuration of tiles was.
+fn constant_bytes(
+    a: &mut CodeAssembler,
+    to: AsmRegisterZmm,
+    bytes: [u8; 16],
+) -> Result<(), IcedError> {
+    for (i, half) in bytes.as_chunks::<8>().0.iter().enumerate() {
+        a.mov(r11, u64::from_le_bytes(*half))?;
+        a.mov(qword_ptr(rsp + 8 * i as i32), r11)?;
+    }
+    a.vbroadcasti32x4(to, xmmword_ptr(rsp))
 }
 
 /// The running sum of row `t`.

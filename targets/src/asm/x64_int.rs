@@ -7,14 +7,16 @@
 //! With nested scales the products of 32 `k` fit 16 bits, so that multiplying them by their factor and
 //! adding is one instruction more; zero points come in by the sums of activations.
 //!
-//! Without a dot product instruction (AVX2) bytes are multiplied in nibbles: `vpmaddubsw` adds two
-//! products of at most 15 · 127 to 16 bits, and eight of those sums fit.
+//! Without a dot product instruction (AVX2) `vpmaddubsw` adds two products to 16 bits: eight of those
+//! sums fit if they are of nibbles, fewer if they are of more bits, and bytes are multiplied in nibbles.
 
 use super::Code;
 use super::wide::{ARGUMENTS, Wide};
+use crate::kernels::int_panel::planes::{self, Piece, block_in_16_bits, held, in_nibbles, pieces};
 use crate::kernels::int_panel::{SCALES_BYTES, Shape};
 use crate::kernels::panel::PANEL_ROWS;
-use crate::kernels::quant_rows::{NEGATIVE_SUM, SCALED_SUM, group_bytes, negative_part};
+use crate::kernels::quant_rows::{NEGATIVE_SUM, PART, SCALED_SUM, group_bytes, negative_part};
+use crate::target::Arch;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -29,10 +31,8 @@ pub enum Unit {
     Avx512Vnni,
 }
 
-/// Bytes of a line of quads: four bytes of each row.
-const LINE: i32 = 128;
-/// `k` whose sums of nibble products fit 16 bits.
-const BLOCK: i32 = 32;
+/// `k` of a part, which has a factor of its own.
+const PART_K: i32 = PART as i32;
 
 /// The kernel for `m` quantised rows, one of `row_counts`.
 pub fn panel(unit: Unit, shape: Shape, m: u64) -> Code {
@@ -45,6 +45,7 @@ pub fn row_counts(unit: Unit, shape: Shape) -> &'static [u64] {
     match (unit, registers(unit, shape)) {
         (Unit::Avx512Vnni, 3) => &[4, 2, 1],
         (Unit::AvxVnni, 3) => &[3, 1],
+        (Unit::AvxVnni, _) if second(shape).is_some() => &[4, 2, 1],
         (Unit::Avx512Vnni | Unit::AvxVnni, _) => &[6, 4, 2, 1],
         (Unit::Avx2, 2) => &[4, 2, 1],
         (Unit::Avx2, 3) => &[3, 1],
@@ -58,12 +59,32 @@ fn registers(unit: Unit, shape: Shape) -> usize {
     if shape.nested() {
         return 3;
     }
-    match (unit, shape.format.bits) {
-        (Unit::Avx512Vnni | Unit::AvxVnni, _) => 2,
-        (Unit::Avx2, 4) if shape.group <= BLOCK as u64 => 2,
-        (Unit::Avx2, 4) => 3,
-        (Unit::Avx2, _) => 4,
+    match unit {
+        Unit::Avx512Vnni | Unit::AvxVnni => 2,
+        Unit::Avx2 if in_nibbles(shape.format) => 4,
+        Unit::Avx2 if shape.group <= block(shape) as u64 => 2,
+        Unit::Avx2 => 3,
     }
+}
+
+/// `k` whose sums of products fit 16 bits.
+fn block(shape: Shape) -> i32 {
+    let most = if in_nibbles(shape.format) { 15 } else { planes::largest(shape.format, Arch::X64) };
+    block_in_16_bits(most, 2) as i32
+}
+
+/// What putting bytes together needs beside the mask of their low bits.
+#[derive(Clone, Copy)]
+enum Second {
+    /// The mask of the second plane.
+    Mask(u8),
+    /// Elements by place.
+    Table([u8; 16]),
+}
+
+fn second(shape: Shape) -> Option<Second> {
+    let mask = pieces(shape.format, 0).nth(1).map(|piece| Second::Mask(piece.mask()));
+    mask.or_else(|| planes::table(shape.format, Arch::X64).map(Second::Table))
 }
 
 struct Kernel {
@@ -73,10 +94,6 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn bits(&self) -> i32 {
-        i32::from(self.shape.format.bits)
-    }
-
     /// Vectors of weight rows at a time.
     fn vectors(&self) -> usize {
         match self.unit {
@@ -133,6 +150,10 @@ impl Kernel {
         self.spare(2 * self.vectors() + 2)
     }
 
+    fn second(&self) -> usize {
+        self.spare(2 * self.vectors() + 3)
+    }
+
     /// Places of all sums.
     fn all(&self) -> Vec<(usize, usize)> {
         (0..self.m).flat_map(|t| (0..self.vectors()).map(move |j| (t, j))).collect()
@@ -154,8 +175,13 @@ fn row(t: usize) -> AsmMemoryOperand {
 
 fn assemble(s: &Kernel) -> Result<Code, IcedError> {
     let mut w = Wide::new(s.unit == Unit::Avx512Vnni)?;
-    if s.bits() == 4 || s.unit == Unit::Avx2 {
-        w.constant(s.mask(), 0x0f0f_0f0f)?;
+    let low = pieces(s.shape.format, 0).next().expect("integers have bits");
+    let mask = if low.bits == 8 { 0x0f } else { low.mask() };
+    w.constant(s.mask(), u32::from_le_bytes([mask; 4]))?;
+    match second(s.shape) {
+        Some(Second::Mask(mask)) => w.constant(s.second(), u32::from_le_bytes([mask; 4]))?,
+        Some(Second::Table(table)) => w.constant_bytes(s.second(), table)?,
+        None => {}
     }
     if s.shape.nested() {
         // What integers count from before zero points do: AVX2 needs no such thing.
@@ -209,7 +235,7 @@ fn halves(w: &Wide, at: i32, first: usize, j: usize) -> AsmMemoryOperand {
 
 fn one_group(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
     match (s.unit, s.shape.nested()) {
-        (Unit::Avx2, _) => dots_in_nibbles(w, s)?,
+        (Unit::Avx2, _) => sums_of_16_bits(w, s)?,
         (Unit::AvxVnni | Unit::Avx512Vnni, false) => dots(w, s)?,
         (Unit::AvxVnni | Unit::Avx512Vnni, true) => nested_dots(w, s)?,
     }
@@ -226,11 +252,9 @@ fn one_group(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
 
 /// Minus what unsigned integers add to the sum of row `t`, into `to`; false if they add nothing.
 fn start(w: &mut Wide, s: &Kernel, t: usize, to: usize) -> Result<bool, IcedError> {
-    if s.shape.format.zero {
-        return Ok(false);
-    }
+    let Some((log2, _)) = held(s.shape.format, Arch::X64).more_log2() else { return Ok(false) };
     w.splat(to, row(t) + (s.shape.group as i32 + NEGATIVE_SUM))?;
-    w.shl_i32(to, to, s.bits() as u32 - 1)?;
+    w.shl_i32(to, to, log2 as u32)?;
     Ok(true)
 }
 
@@ -241,31 +265,68 @@ fn dots(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
         }
         (1..s.vectors()).try_for_each(|j| w.copy(s.product(t, j), s.product(t, 0)))?;
     }
-    lines(w, s, 0..s.shape.group as i32 * s.bits() / 32, Kernel::product)
+    quads(w, s, 0..s.shape.group as i32, Kernel::product)
 }
 
 /// Where a kernel keeps a sum: by row, by vector.
 type Sum = fn(&Kernel, usize, usize) -> usize;
 
-/// The dot products of lines of quads.
-fn lines(w: &mut Wide, s: &Kernel, lines: std::ops::Range<i32>, sum: Sum) -> Result<(), IcedError> {
-    for line in lines {
-        for j in 0..s.vectors() {
-            w.load(s.raw(j), r10 + (line * LINE + j as i32 * w.bytes()))?;
-        }
-        if s.bits() == 8 {
-            dot(w, s, Kernel::raw, line * 4, sum)?;
-            continue;
-        }
-        (0..s.vectors()).try_for_each(|j| w.and(s.half(j), s.raw(j), s.mask()))?;
-        dot(w, s, Kernel::half, line * 8, sum)?;
-        for j in 0..s.vectors() {
-            w.shr_i16(s.raw(j), s.raw(j), 4)?;
-            w.and(s.raw(j), s.raw(j), s.mask())?;
-        }
-        dot(w, s, Kernel::raw, line * 8 + 4, sum)?;
+/// The dot products of so many `k`.
+fn quads(w: &mut Wide, s: &Kernel, of: std::ops::Range<i32>, sum: Sum) -> Result<(), IcedError> {
+    for k in of.step_by(4) {
+        bytes(w, s, k)?;
+        dot(w, s, Kernel::half, k, sum)?;
     }
     Ok(())
+}
+
+/// Integers `k..k + 4` as bytes into registers `half`; `raw` is lost.
+fn bytes(w: &mut Wide, s: &Kernel, k: i32) -> Result<(), IcedError> {
+    for (i, piece) in pieces(s.shape.format, k as u64).enumerate() {
+        for j in 0..s.vectors() {
+            let at = r10 + (piece.at as i32 + j as i32 * w.bytes());
+            match i {
+                0 => low_bits(w, s, piece, j, at)?,
+                _ => {
+                    w.load_shifted(s.raw(j), at, piece.left())?;
+                    w.or_and(s.half(j), s.raw(j), s.second())?;
+                }
+            }
+        }
+    }
+    if let Some(Second::Table(_)) = second(s.shape) {
+        (0..s.vectors()).try_for_each(|j| w.pick(s.half(j), s.second(), s.half(j)))?;
+    }
+    Ok(())
+}
+
+/// The bits of the first plane into register `half`. Vectors of 256 bits keep a line in `raw` until its
+/// last bits are taken, if nothing else needs that register: loads are what they can do least of.
+fn low_bits(
+    w: &mut Wide,
+    s: &Kernel,
+    piece: Piece,
+    j: usize,
+    at: AsmMemoryOperand,
+) -> Result<(), IcedError> {
+    let (half, raw) = (s.half(j), s.raw(j));
+    let kept = !w.zmm && !in_nibbles(s.shape.format) && pieces(s.shape.format, 0).count() == 1;
+    match (piece.bits, piece.from) {
+        (8, _) => w.load(half, at),
+        (_, 0) if kept => {
+            w.load(raw, at)?;
+            w.and(half, raw, s.mask())
+        }
+        (_, from) if kept => {
+            w.shr_i16(half, raw, from as u32)?;
+            w.and(half, half, s.mask())
+        }
+        (_, 0) => w.and_from(half, s.mask(), at),
+        _ => {
+            w.load_shifted(half, at, piece.left())?;
+            w.and(half, half, s.mask())
+        }
+    }
 }
 
 /// Four `k` from `at` on, with the weights in registers `from`.
@@ -292,13 +353,13 @@ fn negative_sum(s: &Kernel, t: usize, part: i32) -> AsmMemoryOperand {
 /// times the factor; and what the zero point differs from eight by, times factor and sum.
 fn nested_dots(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
     s.all().into_iter().try_for_each(|(t, j)| w.zero(s.product(t, j)))?;
-    for part in 0..s.shape.group as i32 / BLOCK {
+    for part in 0..s.shape.group as i32 / PART_K {
         for t in 0..s.m {
             w.splat(s.part(t, 0), negative_sum(s, t, part))?;
             w.shl_i32(s.part(t, 0), s.part(t, 0), 3)?;
             (1..s.vectors()).try_for_each(|j| w.copy(s.part(t, j), s.part(t, 0)))?;
         }
-        lines(w, s, part * 4..(part + 1) * 4, Kernel::part)?;
+        quads(w, s, part * PART_K..(part + 1) * PART_K, Kernel::part)?;
         for j in 0..s.vectors() {
             factors(w, s, part, j)?;
             // The zero point, less eight, times the factor.
@@ -326,26 +387,23 @@ fn factors(w: &mut Wide, s: &Kernel, part: i32, j: usize) -> Result<(), IcedErro
 }
 
 /// Sums of 16 bits over a block, then those to 32.
-fn dots_in_nibbles(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
-    let group = s.shape.group as i32;
-    for from in (0..group).step_by(BLOCK as usize) {
-        let block = BLOCK.min(group - from);
-        for line in 0..block * s.bits() / 32 {
-            let quads = from * s.bits() / 32 + line;
-            for j in 0..s.vectors() {
-                w.load(s.raw(j), r10 + (quads * LINE + j as i32 * w.bytes()))?;
-                w.and(s.half(j), s.raw(j), s.mask())?;
-                w.shr_i16(s.raw(j), s.raw(j), 4)?;
-                w.and(s.raw(j), s.raw(j), s.mask())?;
+fn sums_of_16_bits(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
+    let (group, block) = (s.shape.group as i32, block(s.shape));
+    for from in (0..group).step_by(block as usize) {
+        for k in (from..group.min(from + block)).step_by(4) {
+            bytes(w, s, k)?;
+            if in_nibbles(s.shape.format) {
+                for j in 0..s.vectors() {
+                    w.shr_i16(s.raw(j), s.half(j), 4)?;
+                    w.and(s.raw(j), s.raw(j), s.mask())?;
+                    w.and(s.half(j), s.half(j), s.mask())?;
+                }
+                madd(w, s, Kernel::raw, k, 1, k == from)?;
             }
-            // int8: both nibbles belong to the same `k`; int4: the high ones to the next four.
-            let k = from + line * 32 / s.bits();
-            let (high, plane) = if s.bits() == 8 { (k, 1) } else { (k + 4, 0) };
-            madd(w, s, Kernel::half, k, 0, line == 0)?;
-            madd(w, s, Kernel::raw, high, plane, line == 0 && plane == 1)?;
+            madd(w, s, Kernel::half, k, 0, k == from)?;
         }
         if s.shape.nested() {
-            nested_widen(w, s, from / BLOCK)?;
+            nested_widen(w, s, from / PART_K)?;
             continue;
         }
         for (t, j) in s.all() {
@@ -397,7 +455,7 @@ fn widen(w: &mut Wide, s: &Kernel, t: usize, j: usize, first: bool) -> Result<()
         w.madd_i16(s.x(), low, s.ones())?;
         w.add_i32(product, product, s.x())?;
     }
-    if s.bits() == 8 {
+    if in_nibbles(s.shape.format) {
         w.madd_i16(s.x(), s.sum16(1, t, j), s.ones())?;
         w.shl_i32(s.x(), s.x(), 4)?;
         w.add_i32(product, product, s.x())?;

@@ -402,6 +402,15 @@ impl<'k> Val<'k> {
         self.fcmp(FloatCC::Equal, other)
     }
 
+    /// Bytes of `self` at sixteen places, each below 16. x86-64 needs SSSE3.
+    pub fn pick(self, places: Val<'k>) -> Val<'k> {
+        let v = match self.k.facts.arch {
+            Arch::X64 => self.k.b().ins().x86_pshufb(self.v, places.v),
+            Arch::A64 | Arch::R64 => self.k.b().ins().swizzle(self.v, places.v),
+        };
+        self.k.wrap(v)
+    }
+
     /// Whether any lane of a mask is set.
     pub fn any(self) -> Val<'k> {
         let v = self.k.b().ins().vany_true(self.v);

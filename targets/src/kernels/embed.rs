@@ -1,11 +1,11 @@
 //! `embed`: row `tokens[t]` of a table that is stored in panels, so that a tied head reads it too.
 
-use super::int_panel::{SCALES_BYTES, Shape};
+use super::int_panel::planes::{self, Held};
+use super::int_panel::{self, SCALES_BYTES, Shape};
 use super::panel::PANEL_ROWS;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
 use crate::math::f16_to_f32;
-use crate::target::Arch;
 use cranelift_codegen::ir::types::*;
 use ir::{DType, IntFormat};
 
@@ -83,7 +83,7 @@ fn int_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], format: IntFormat) {
     k.ret(&[]);
 }
 
-/// One group of a row: dwords of four (int8) or eight (int4) integers, a line apart.
+/// One group of a row, a block of lines at a time: a word of each line belongs to the row.
 fn int_group<'k>(
     k: &'k Kernel<'k>,
     from: Val<'k>,
@@ -92,32 +92,23 @@ fn int_group<'k>(
     scale: Val<'k>,
     low: Val<'k>,
 ) {
-    let bits = i64::from(shape.format.bits);
-    let line = 4 * PANEL_ROWS as i64;
+    let block = planes::block(shape.format);
     let (from, to) = (k.var(from), k.var(to));
-    // What x86-64 adds to make integers unsigned; AArch64 takes it from those that are.
-    let half = 1i64 << (bits - 1);
-    let (mask, bias) = (
-        (1i64 << bits) - 1,
-        match (k.facts.arch, shape.format.zero) {
-            (Arch::X64, false) => (0, -half),
-            (Arch::X64, true) => (0, 0),
-            (Arch::A64 | Arch::R64, true) if shape.nested() => (0, 0),
-            (Arch::A64 | Arch::R64, false) => (half, -half),
-            (Arch::A64 | Arch::R64, true) => (half, 0),
-        },
-    );
-    k.each(k.i64(0), k.i64(shape.quads_bytes() as i64), line, |_| {
-        let four = from.get().load(I32, 0);
-        for i in 0..32 / bits {
-            // int4: the first four are low nibbles, the next four high ones.
-            let shift = if bits == 8 { 8 * i } else { 8 * (i % 4) + 4 * (i / 4) };
-            let q = (((four >> shift) & mask) ^ bias.0) + bias.1;
-            let x = scale * q.to_float(F32) + low;
-            to.get().store(4 * i as i32, x);
+    let (scale, low) = (scale.splat(F32X4), low.splat(F32X4));
+    let Held { signed, more } = planes::held(shape.format, k.facts.arch);
+    k.each(k.i64(0), k.i64((shape.group / block) as i64), 1, |_| {
+        for quad in (0..block).step_by(4) {
+            let load = |at: u64| from.get().load(I32, at as i32).splat(I32X4).cast(I8X16);
+            let four = int_panel::bytes(k, shape.format, quad, &load);
+            let q = match signed {
+                true => four.swiden_low().swiden_low(),
+                false => four.uwiden_low().uwiden_low(),
+            };
+            let q = (q - k.i32x4(more as i32)).to_float(F32X4);
+            to.get().store(4 * quad as i32, scale * q + low);
         }
-        from.set(from.get() + line);
-        to.set(to.get() + 4 * (32 / bits));
+        from.set(from.get() + (block * PANEL_ROWS * u64::from(shape.format.bits) / 8) as i64);
+        to.set(to.get() + 4 * block as i64);
     });
 }
 

@@ -1,17 +1,21 @@
 //! `y[t][r] = Σ_g s_x[t][g] · s_w[g][r] · Σ_k q_w[k][r] · q_x[t][k] (+ residual)`: quantised rows
 //! times one panel of integers.
 //!
-//! A panel is 32 weight rows. Per group of `k`: the integers in quads (int8: four `k` of each row;
-//! int4: eight, the first four in low nibbles), then 32 scales as f16, then 32 low ends if the
+//! A panel is 32 weight rows. Per group of `k`: the integers in quads, four `k` of each row, cut into
+//! planes (see `planes.rs`; int8: bytes; int4: nibbles), then 32 scales as f16, then 32 low ends if the
 //! format has them. With one group a row the scales stand once, at the end of the panel. With nested
 //! scales (`i4g32n`) the end of the panel is a byte for each row of every 32 `k`, the factor in the
 //! low nibble and the zero point in the high one, and then the scales of rows. x86-64
 //! holds unsigned integers (`q + 8`, `q + 128`), because its dot product takes unsigned by signed;
-//! AArch64 signed ones, and both unsigned ones where there are zero points. The sum of a group is exact; groups are added in order with fused
+//! AArch64 signed ones of 4 and 8 bits; both unsigned ones of other widths and where there are zero
+//! points (`planes::held`). The sum of a group is exact; groups are added in order with fused
 //! multiply-adds, so every kernel gives the same bits.
 
 mod clif;
+pub mod planes;
 pub mod unpack;
+
+pub use clif::bytes;
 
 use super::panel::PANEL_ROWS;
 use super::quant_rows::PART;
@@ -22,8 +26,8 @@ use crate::emit::{Emitter, Tuning};
 use crate::target::{Arch, Facts};
 use cranelift_codegen::ir::types::*;
 use half::f16;
-use ir::IntFormat;
 use ir::quant::{Quantised, quant_group};
+use ir::{Codes, IntFormat};
 use std::ops::Range;
 
 /// What one kernel is specialised for.
@@ -67,7 +71,7 @@ impl Shape {
     /// The shape by which a format is packed: with scales of rows the order of the integers is the same
     /// for every group of activations.
     pub fn packed(format: IntFormat) -> Shape {
-        Shape::new(format, if format.group == 0 { 16 } else { format.group.into() })
+        Shape::new(format, format.group.max(format.multiple()).into())
     }
 
     /// Bytes of a group's integers.
@@ -121,12 +125,6 @@ impl Shape {
         let plain = if self.scales == Scales::None { "_unscaled" } else { "" };
         format!("{}_x{}{plain}", self.format, self.group)
     }
-
-    /// `log2` of what the stored integers exceed the signed ones by, times the sum of activations:
-    /// the sum of products starts at minus that.
-    fn offset_log2(self, arch: Arch) -> Option<i64> {
-        (arch == Arch::X64 && !self.format.zero).then_some(i64::from(self.format.bits) - 1)
-    }
 }
 
 /// Bytes of the room that the kernel wants for a matrix of `columns` columns.
@@ -178,7 +176,7 @@ fn whole_tiles<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], tiles: &Func, by_rows: &
 }
 
 /// The assembled kernels that a target can run, widest first.
-fn unit(facts: &Facts) -> Option<Unit> {
+pub fn unit(facts: &Facts) -> Option<Unit> {
     let units = [
         (facts.avx512vnni, Unit::Avx512Vnni),
         (facts.avxvnni, Unit::AvxVnni),
@@ -239,36 +237,28 @@ fn quads(
     bytes: &mut Vec<u8>,
 ) {
     let columns = matrix.dims[1] as usize;
-    let byte = |row: usize, k: usize| -> u8 {
-        let exists = row < matrix.dims[0] as usize;
-        let q = if exists { matrix.q[row * columns + k] } else { 0 };
-        stored(q, exists, shape.format, arch)
-    };
-    if shape.format.bits == 8 {
-        for k in (start..start + shape.group as usize).step_by(4) {
-            bytes.extend(
-                rows.clone().flat_map(|r| (0..4).map(move |i| (r, k + i))).map(|(r, k)| byte(r, k)),
-            );
+    let first = bytes.len();
+    bytes.resize(first + shape.quads_bytes() as usize, 0);
+    let lines = &mut bytes[first..];
+    for (row, k) in
+        rows.enumerate().flat_map(|row| (0..shape.group as usize).map(move |k| (row, k)))
+    {
+        let q = matrix.q.get(row.1 * columns + start + k).copied();
+        let stored = stored(q.unwrap_or(0), shape.format, arch);
+        for piece in planes::pieces(shape.format, k as u64 & !3) {
+            lines[piece.at as usize + 4 * row.0 + k % 4] |= piece.put(stored);
         }
-        return;
-    }
-    for k in (start..start + shape.group as usize).step_by(8) {
-        let places = rows.clone().flat_map(|r| (0..4).map(move |i| (r, k + i)));
-        bytes.extend(places.map(|(r, k)| byte(r, k) & 15 | byte(r, k + 4) << 4));
     }
 }
 
-/// An integer as a target's dot product wants it.
-fn stored(q: i16, exists: bool, format: IntFormat, arch: Arch) -> u8 {
-    let half = 1i16 << (format.bits - 1);
-    if format.nested {
-        return q as u8;
-    }
-    match (arch, format.zero) {
-        (Arch::X64, false) => (q + half) as u8,
-        (Arch::X64, true) | (Arch::A64 | Arch::R64, false) => q as u8,
-        (Arch::A64 | Arch::R64, true) if exists => (q - half) as u8,
-        (Arch::A64 | Arch::R64, true) => -half as u8,
+/// What stands for an integer: itself as the target holds it, or its place in the table.
+fn stored(q: i16, format: IntFormat, arch: Arch) -> u8 {
+    match format.codes {
+        // Rows that are not there may have no place: their scale is 0.
+        Codes::Table(table) => {
+            table.iter().position(|&value| i16::from(value) == q).unwrap_or(0) as u8
+        }
+        Codes::Whole => (i64::from(q) + planes::held(format, arch).more) as u8,
     }
 }
 

@@ -1,9 +1,10 @@
 //! The integer panel kernel as CLIF, 128 bits wide: the portable one, and the only one on AArch64.
 //!
-//! What multiplies depends on the target: a dot product instruction; or `pmaddubsw`, for which bytes
-//! are taken apart into nibbles so that its sums fit 16 bits; or products of 16 bits, which every
+//! What multiplies depends on the target: a dot product instruction; or `pmaddubsw`, for which large
+//! bytes are taken apart into nibbles so that its sums fit 16 bits; or products of 16 bits, which every
 //! target has.
 
+use super::planes::{Piece, block_in_16_bits, held, in_nibbles, largest, pieces, table};
 use super::{SCALES_BYTES, Shape};
 use crate::builder::{Kernel, Val, Var};
 use crate::kernels::panel::{PANEL_ROWS, write};
@@ -11,14 +12,17 @@ use crate::kernels::quant_rows::{NEGATIVE_SUM, PART, SCALED_SUM, group_bytes, ne
 use crate::math::f16_to_f32;
 use crate::target::{Arch, Facts};
 use cranelift_codegen::ir::types::*;
+use ir::IntFormat;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 /// What multiplies bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     /// Four products a lane, added to 32 bits.
     Dot,
-    /// Two products of nibbles a lane, added to 16 bits.
-    Nibbles,
+    /// Two products of small bytes or of nibbles a lane, added to 16 bits.
+    Small,
     /// Products of 16 bits.
     Halves,
 }
@@ -26,21 +30,41 @@ enum Unit {
 fn unit(facts: &Facts) -> Unit {
     match (facts.dot_i8, facts.ssse3) {
         (true, _) => Unit::Dot,
-        (false, true) => Unit::Nibbles,
+        (false, true) => Unit::Small,
         (false, false) => Unit::Halves,
     }
 }
 
 /// Vectors of four weight rows accumulated at once.
 const SLICE: usize = 2;
-/// `k` whose sums fit 16 bits: of nibbles in pairs, of products of int4 on AArch64.
+/// `k` of which sums are added to the others where nothing limits them.
 const BLOCK: u64 = 32;
+
+/// Whether bytes are taken apart into nibbles.
+fn split(facts: &Facts, format: IntFormat) -> bool {
+    unit(facts) == Unit::Small && in_nibbles(format)
+}
+
+/// `k` of which sums are added to the others at once: as many as fit 16 bits, where those are added.
+fn block(facts: &Facts, format: IntFormat) -> u64 {
+    let most = if split(facts, format) { 15 } else { largest(format, facts.arch) };
+    match (unit(facts), pairs_late(facts, format)) {
+        (Unit::Small, _) => block_in_16_bits(most, 2),
+        (Unit::Halves, true) => block_in_16_bits(most, 1),
+        _ => BLOCK,
+    }
+}
+
+/// Whether products are added in 16 bits, and their pairs to 32 bits at the end of a block.
+fn pairs_late(facts: &Facts, format: IntFormat) -> bool {
+    facts.arch != Arch::X64 && 127 * largest(format, facts.arch) <= i16::MAX as u64 / 4
+}
 
 /// Rows that one kernel takes, largest first: what the registers hold.
 pub(super) fn row_counts(facts: &Facts, shape: Shape) -> &'static [u64] {
-    match (facts.arch, unit(facts), shape.format.bits) {
+    match (facts.arch, unit(facts), split(facts, shape.format)) {
         (Arch::A64, Unit::Dot, _) => &[4, 2, 1],
-        (Arch::X64, Unit::Nibbles, 8) => &[1],
+        (Arch::X64, Unit::Small, true) => &[1],
         _ => &[2, 1],
     }
 }
@@ -114,17 +138,11 @@ fn one_group<'k>(
     }
 }
 
-/// Where the sum of products starts: minus the offset of the stored integers. `None` for zero.
+/// Where the sum of products starts: minus what bytes exceed integers by. `None` for zero.
 fn start<'k>(k: &'k Kernel<'k>, shape: Shape, x: Val<'k>) -> Option<Val<'k>> {
-    let negative = || x.load(I32, shape.group as i32 + NEGATIVE_SUM).splat(I32X4);
-    match (shape.offset_log2(k.facts.arch), k.facts.arch) {
-        (Some(log2), _) => Some(negative() << log2),
-        // Low ends count from unsigned integers, AArch64 holds them less half the range.
-        (None, Arch::A64 | Arch::R64) if shape.format.zero => {
-            Some(-(negative() << (i64::from(shape.format.bits) - 1)))
-        }
-        _ => None,
-    }
+    let (log2, less) = held(shape.format, k.facts.arch).more_log2()?;
+    let negative = x.load(I32, shape.group as i32 + NEGATIVE_SUM).splat(I32X4) << log2;
+    Some(if less { -negative } else { negative })
 }
 
 /// All products of a group with nested scales: those of each part by themselves, times its factors.
@@ -160,7 +178,7 @@ fn block_products<'k>(
     xs: &[Var<'k>],
 ) -> Vec<Val<'k>> {
     match unit(k.facts) {
-        Unit::Nibbles => block_of_nibbles(k, shape, block, w, xs),
+        Unit::Small => block_of_small(k, shape, block, w, xs),
         Unit::Halves => block_of_halves(k, shape, block, w, xs),
         Unit::Dot => dots(k, shape, block, w, xs, vec![k.i32x4(0); xs.len() * SLICE]),
     }
@@ -190,8 +208,9 @@ fn products<'k>(k: &'k Kernel<'k>, shape: Shape, w: Val<'k>, xs: &[Var<'k>]) -> 
         return dots(k, shape, 0..shape.group, w, xs, sums);
     }
     let mut totals: Vec<Option<Val>> = vec![None; xs.len() * SLICE];
-    for from in (0..shape.group).step_by(BLOCK as usize) {
-        let block = from..(from + BLOCK).min(shape.group);
+    let step = block(k.facts, shape.format);
+    for from in (0..shape.group).step_by(step as usize) {
+        let block = from..(from + step).min(shape.group);
         let sums = block_products(k, shape, block, w, xs);
         totals.iter_mut().zip(sums).for_each(|(total, sum)| *total = added(*total, sum));
     }
@@ -209,7 +228,7 @@ fn splat_quad<'k>((x, at): (Val<'k>, i32)) -> Val<'k> {
 }
 
 /// Calls `f(sum, weights, place of x, plane)` for every quad of a block of `k`, four weight rows and
-/// row of `x`. Weights of four bits are nibbles; the plane is 1 for the high nibbles of bytes.
+/// row of `x`. The plane is 1 for the high nibbles of bytes that are taken apart.
 fn quads<'k>(
     k: &'k Kernel<'k>,
     shape: Shape,
@@ -218,29 +237,76 @@ fn quads<'k>(
     xs: &[Var<'k>],
     f: &mut dyn FnMut(usize, Val<'k>, (Val<'k>, i32), usize),
 ) {
-    let (bits, line) = (u64::from(shape.format.bits), 4 * PANEL_ROWS);
-    let in_nibbles = bits == 4 || unit(k.facts) == Unit::Nibbles;
-    for from in block.step_by(32 / bits as usize) {
+    let format = shape.format;
+    let first = pieces(format, 0).next().expect("integers have bits");
+    let line = 32 / first.bits;
+    for from in block.step_by(line as usize) {
         for j in 0..SLICE {
-            let at = from * bits / 32 * line + j as u64 * 16;
-            let stored = w.load(I8X16, at as i32);
-            let unsigned = k.facts.arch == Arch::X64 || shape.nested();
-            let planes =
-                if in_nibbles { nibbles(k, stored, unsigned).to_vec() } else { vec![stored] };
-            for (plane, weights) in planes.into_iter().enumerate() {
-                // int4: high nibbles are the next four `k`; int8: the same ones.
-                let quad = if bits == 4 { from + 4 * plane as u64 } else { from };
-                for (t, x) in xs.iter().enumerate() {
-                    let plane = if bits == 4 { 0 } else { plane };
-                    f(t * SLICE + j, weights, (x.get(), quad as i32), plane);
+            let lines = RefCell::new(BTreeMap::new());
+            let load = |at: u64| {
+                let at = (at + j as u64 * 16) as i32;
+                *lines.borrow_mut().entry(at).or_insert_with(|| w.load(I8X16, at))
+            };
+            for quad in (from..from + line).step_by(4) {
+                let whole = bytes(k, format, quad, &load);
+                let planes = match split(k.facts, format) {
+                    true => nibbles(k, whole).to_vec(),
+                    false => vec![whole],
+                };
+                for (plane, weights) in planes.into_iter().enumerate() {
+                    for (t, x) in xs.iter().enumerate() {
+                        f(t * SLICE + j, weights, (x.get(), quad as i32), plane);
+                    }
                 }
             }
         }
     }
 }
 
+/// Integers `at..at + 4` of a group, of each row in the sixteen bytes that `load` has of a line, as the
+/// target holds them (`planes::held`).
+pub fn bytes<'k>(
+    k: &'k Kernel<'k>,
+    format: IntFormat,
+    at: u64,
+    load: &dyn Fn(u64) -> Val<'k>,
+) -> Val<'k> {
+    let table = table(format, k.facts.arch);
+    let signed = held(format, k.facts.arch).signed && table.is_none();
+    let one = |piece: Piece| {
+        let line = load(piece.at);
+        let halves = || line.cast(I16X8);
+        let moved = match piece.left() {
+            _ if piece.bits == 8 => return line,
+            -4 if signed => return line.sshr(4),
+            _ if signed => return (line << 4).sshr(4),
+            0 => line,
+            left if left > 0 => (halves() << left).cast(I8X16),
+            left => (halves() >> -left).cast(I8X16),
+        };
+        moved & k.vector(I8X16, &[piece.mask(); 16])
+    };
+    let whole = pieces(format, at).map(one).reduce(|low, high| low | high);
+    let whole = whole.expect("integers have bits");
+    table.map_or(whole, |table| look_up(k, table, whole))
+}
+
+/// The elements of a table at sixteen places.
+fn look_up<'k>(k: &'k Kernel<'k>, table: [u8; 16], places: Val<'k>) -> Val<'k> {
+    if k.facts.arch != Arch::X64 || k.facts.ssse3 {
+        return k.vector(I8X16, &table).pick(places);
+    }
+    // Nothing shuffles: from one place to the next the element changes by so much.
+    let first = k.vector(I8X16, &[table[0]; 16]);
+    (1..16).fold(first, |sum, i| {
+        let more = k.vector(I8X16, &[table[i].wrapping_sub(table[i - 1]); 16]);
+        let there = k.vector(I8X16, &[i as u8 - 1; 16]).lt(places);
+        sum + (there & more)
+    })
+}
+
 /// `pmaddubsw` over a block: sums of 16 bits per plane, then those to 32.
-fn block_of_nibbles<'k>(
+fn block_of_small<'k>(
     k: &'k Kernel<'k>,
     shape: Shape,
     block: std::ops::Range<u64>,
@@ -270,7 +336,7 @@ fn block_of_halves<'k>(
     xs: &[Var<'k>],
 ) -> Vec<Val<'k>> {
     let mut sums: Vec<[Option<Val>; 2]> = vec![[None; 2]; xs.len() * SLICE];
-    let small = shape.format.bits == 4;
+    let late = pairs_late(k.facts, shape.format);
     quads(k, shape, block, w, xs, &mut |i, weights, x, _| {
         let x = splat_quad(x);
         let [low, high] = match k.facts.arch {
@@ -283,8 +349,8 @@ fn block_of_halves<'k>(
                     weights.swiden_low() * x.swiden_low(),
                     weights.swiden_high() * x.swiden_high(),
                 );
-                // Products of int4 are added in 16 bits, those of int8 fill them.
-                if small { [low, high] } else { [low.sum_pairs(), high.sum_pairs()] }
+                // Products of few bits are added in 16 bits, those of int8 fill them.
+                if late { [low, high] } else { [low.sum_pairs(), high.sum_pairs()] }
             }
         };
         let [a, b] = sums[i];
@@ -292,21 +358,18 @@ fn block_of_halves<'k>(
     });
     let both = |[low, high]: [Option<Val<'k>>; 2]| {
         let (low, high) = (low.expect("blocks have quads"), high.expect("blocks have quads"));
-        match (k.facts.arch, small) {
-            (Arch::A64 | Arch::R64, true) => low.sum_pairs().iadd_pairwise(high.sum_pairs()),
-            _ => low.iadd_pairwise(high),
+        match late {
+            true => low.sum_pairs().iadd_pairwise(high.sum_pairs()),
+            false => low.iadd_pairwise(high),
         }
     };
     sums.into_iter().map(both).collect()
 }
 
 /// Low and high nibbles of sixteen bytes.
-fn nibbles<'k>(k: &'k Kernel<'k>, both: Val<'k>, unsigned: bool) -> [Val<'k>; 2] {
-    if unsigned {
-        let mask = k.vector(I8X16, &[0x0f; 16]);
-        return [both & mask, (both.cast(I16X8) >> 4).cast(I8X16) & mask];
-    }
-    [(both << 4).sshr(4), both.sshr(4)]
+fn nibbles<'k>(k: &'k Kernel<'k>, both: Val<'k>) -> [Val<'k>; 2] {
+    let mask = k.vector(I8X16, &[0x0f; 16]);
+    [both & mask, (both.cast(I16X8) >> 4).cast(I8X16) & mask]
 }
 
 /// Four scales or low ends.

@@ -3,13 +3,13 @@
 //! The panel becomes one of f32 in the room of the worker, once for all rows of a chunk, and is then
 //! multiplied as such: each element is what `Quantised::dequantise` says.
 
-use super::{SCALES_BYTES, Shape};
+use super::planes::{self, Held};
+use super::{SCALES_BYTES, Shape, bytes};
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
 use crate::kernels::panel::PANEL_ROWS;
 use crate::kernels::quant_rows::PART;
 use crate::math::f16_to_f32;
-use crate::target::Arch;
 use cranelift_codegen::ir::types::*;
 
 /// Bytes of the room for a panel of `columns` columns.
@@ -67,7 +67,7 @@ fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], shape: Shape) {
     k.ret(&[]);
 }
 
-/// One group of four rows: words of four (int8) or eight (int4) integers, a line apart.
+/// One group of four rows, a block of lines at a time.
 fn quads<'k>(
     k: &'k Kernel<'k>,
     from: Val<'k>,
@@ -76,30 +76,23 @@ fn quads<'k>(
     scale: Val<'k>,
     low: Option<Val<'k>>,
 ) {
-    let bits = i64::from(shape.format.bits);
-    let (line, step) = (4 * PANEL_ROWS as i64, 4 * PANEL_ROWS as i64);
+    let block = planes::block(shape.format);
+    let step = 4 * PANEL_ROWS;
     let (from, to) = (k.var(from), k.var(to));
-    let half = 1i64 << (bits - 1);
-    // What is stored less what is meant; AArch64 and RISC-V hold signed integers.
-    let (signed, offset) = match (k.facts.arch, shape.format.zero) {
-        (Arch::X64, false) => (false, half),
-        (Arch::X64, true) => (false, 0),
-        (_, true) if shape.nested() => (false, 0),
-        (_, false) => (true, 0),
-        (_, true) => (true, -half),
-    };
-    k.each(k.i64(0), k.i64(shape.quads_bytes() as i64), line, |_| {
-        let words = from.get().load(I32X4, 0);
-        for i in 0..32 / bits {
-            // int4: the first four are low nibbles, the next four high ones.
-            let shift = if bits == 8 { 8 * i } else { 8 * (i % 4) + 4 * (i / 4) };
-            let up = words << (32 - bits - shift);
-            let q = if signed { up.sshr(32 - bits) } else { up >> (32 - bits) };
-            let x = (q - k.i32x4(offset as i32)).to_float(F32X4) * scale;
-            let x = low.map_or(x, |low| x + low);
-            to.get().store((i * step) as i32, x);
+    let Held { signed, more } = planes::held(shape.format, k.facts.arch);
+    k.each(k.i64(0), k.i64((shape.group / block) as i64), 1, |_| {
+        for quad in (0..block).step_by(4) {
+            let load = |at: u64| from.get().load(I8X16, at as i32);
+            let words = bytes(k, shape.format, quad, &load).cast(I32X4);
+            for i in 0..4 {
+                let up = words << (24 - 8 * i);
+                let q = if signed { up.sshr(24) } else { up >> 24 };
+                let x = (q - k.i32x4(more as i32)).to_float(F32X4) * scale;
+                let x = low.map_or(x, |low| x + low);
+                to.get().store(((quad + i as u64) * step) as i32, x);
+            }
         }
-        from.set(from.get() + line);
-        to.set(to.get() + step * (32 / bits));
+        from.set(from.get() + (block * PANEL_ROWS * u64::from(shape.format.bits) / 8) as i64);
+        to.set(to.get() + (block * step) as i64);
     });
 }
