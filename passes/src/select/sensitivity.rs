@@ -24,8 +24,9 @@ pub struct Row {
 
 /// Formats that a budget chooses from. Those with a low end are left to recipes.
 pub const CANDIDATES: &[&str] = &[
-    "i2g64", "i2g32", "i3row", "i3g96", "i3g64", "i3g32", "i4row", "i4g96", "i4g64", "i4g32n", "i4g32",
-    "i5row", "i5g64", "i5g32", "i6row", "i6g64", "i6g32", "i8row", "i8g64", "i8g32", "f16",
+    "i2g64", "i2g32", "i3row", "i3g96", "i3g64", "i3g32", "i4row", "i4g96", "i4g64", "i4g32n",
+    "i4g32", "i5row", "i5g64", "i5g32", "i6row", "i6g64", "i6g32", "i8row", "i8g64", "i8g32",
+    "f16",
 ];
 /// The format in which the effect of an error is measured.
 const PROBE: IntFormat = IntFormat::symmetric(4, 32);
