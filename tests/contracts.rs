@@ -106,6 +106,37 @@ fn a_cpu_that_lacks_what_the_code_was_made_for_is_refused() {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_library_of_several_variants_runs_the_best_that_the_cpu_has() {
+    const EMULATOR: &str = "qemu-x86_64-static";
+    if !is_installed(EMULATOR) {
+        return lacking(EMULATOR);
+    }
+    let hash = |flags: &str, emulated: &str| {
+        let dir = folder();
+        let line = format!("--name smol --quant w4a8 {SMALL} {flags}");
+        build(&shipped(SHIPPED[1]), dir.path(), &line);
+        let program = program(Machine::host(), dir.path(), "exact");
+        let output = Command::new(EMULATOR)
+            .args(["-cpu", emulated])
+            .arg(program)
+            .args(["1", "a5"])
+            .output()
+            .expect("the emulator starts");
+        String::from_utf8(output.stdout).expect("a hash")
+    };
+    // Without fused multiply-add the last places differ, so the hash says which code ran.
+    let [baseline, avx2] =
+        ["x86-64", "x86-64-v3"].map(|cpu| hash(&format!("-C target-cpu={cpu}"), "max"));
+    assert_ne!(baseline, avx2);
+    let several = "-C variants=avx512vnni,baseline,avx2";
+    assert_eq!(hash(several, "Nehalem"), baseline);
+    assert_eq!(hash(several, "Haswell"), avx2);
+    let without_baseline = hash("-C variants=avx512vnni,avx2", "Nehalem");
+    assert_eq!(without_baseline, "", "init refuses");
+}
+
 #[test]
 fn a_cancelled_call_leaves_the_state_as_it_was() {
     for (machine, _) in machines() {

@@ -41,6 +41,7 @@ fn shapes() -> Vec<(&'static str, Sample)> {
         ("f16", Sample { dtype: DType::F16, cache: DType::F16, ..base.clone() }),
         ("bf16", Sample { dtype: DType::BF16, ..base.clone() }),
         ("untied", Sample { tied: false, ..base.clone() }),
+        ("gemma", Sample { head: 8, width: 36, inner: 44, vocab: 77, ..Sample::gemma() }),
     ]
 }
 

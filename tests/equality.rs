@@ -127,6 +127,7 @@ fn shapes() -> Vec<(&'static str, Sample)> {
         ("narrow inside", Sample { width: 160, inner: 32, ..base.clone() }),
         ("wide inside", Sample { width: 32, inner: 300, tied: false, ..base.clone() }),
         ("shared", Sample { layers: 4, shared: 2, ..base.clone() }),
+        ("gemma", Sample { head: 8, width: 36, inner: 44, vocab: 77, ..Sample::gemma() }),
     ]
 }
 

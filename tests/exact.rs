@@ -97,6 +97,9 @@ fn samples() -> Vec<(&'static str, Sample)> {
         ..Sample::default()
     };
     let shared = Sample { layers: 4, shared: 2, ..base.clone() };
+    let (dtype, cache) = (base.dtype, base.cache);
+    let gemma =
+        Sample { head: 8, width: 36, inner: 44, vocab: 77, dtype, cache, ..Sample::gemma() };
     vec![
         ("plain", base.clone()),
         ("bias", Sample { bias: true, ..base.clone() }),
@@ -104,6 +107,7 @@ fn samples() -> Vec<(&'static str, Sample)> {
         ("untied", Sample { tied: false, ..base.clone() }),
         ("repeated", Sample { repeated: true, ..shared.clone() }),
         ("shared", shared),
+        ("gemma", gemma),
     ]
 }
 
@@ -129,7 +133,8 @@ fn alone_and_in_pairs_the_interpreter_gives_the_same_logits() {
         let module = sample.module().expect("a valid sample");
         let blobs = Seeded::new(&module, 7);
         let expected = interpreted(&module, &blobs);
-        for set in sets() {
+        // Norms after sub-layers leave no place for R1, which is refused.
+        for set in sets().into_iter().filter(|set| !sample.sandwich || !set.contains(&R1)) {
             let after = transformed(&module, &blobs, &set);
             let moved = distance(&interpreted(&after, &blobs), &expected);
             assert!(moved < 1e-4, "{name} {set:?}: {moved}");
@@ -143,12 +148,12 @@ fn alone_and_in_pairs_the_interpreter_gives_the_same_logits() {
 #[test]
 fn alone_and_in_pairs_emitted_code_gives_the_same_logits() {
     for (name, sample) in
-        samples().into_iter().filter(|(name, _)| ["bias", "shared"].contains(name))
+        samples().into_iter().filter(|(name, _)| ["bias", "shared", "gemma"].contains(name))
     {
         let module = sample.module().expect("a valid sample");
         let blobs = Seeded::new(&module, 7);
         let expected = interpreted(&module, &blobs);
-        for set in sets() {
+        for set in sets().into_iter().filter(|set| !sample.sandwich || !set.contains(&R1)) {
             let after = transformed(&module, &blobs, &set);
             let moved = distance(&emitted(&after, &blobs), &expected);
             assert!(moved < 1e-4, "{name} {set:?}: {moved}");

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use targets::object::weights_section;
-use targets::target::TRIPLES;
+use targets::target::{TRIPLES, VARIANTS};
 
 const X64_CPUS: &[&str] = &["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "znver4"];
 const A64_CPUS: &[&str] = &["generic", "cortex-a76"];
@@ -86,6 +86,19 @@ fn library(model: &Path, dir: &Path, line: &str) -> (Vec<u8>, Vec<u8>) {
     let built = build(model, dir, &format!("--name smol {line}"));
     let read = |file: &str| fs::read(dir.join(file)).expect("it was written");
     (read(&built.target.library_file("smol")), read("smol.h"))
+}
+
+#[test]
+fn several_variants_are_one_library_without_undefined_names() {
+    let names = VARIANTS.map(|(name, ..)| name).join(",");
+    for triple in ["x86_64-unknown-none", "x86_64-pc-windows-msvc"] {
+        let dir = folder();
+        let line = format!("--target {triple} -C variants={names} --quant w4a8");
+        let (archive, header) = library(&shipped(SHIPPED[1]), dir.path(), &line);
+        check_object(&line, &member(&archive), "smol");
+        let header = String::from_utf8(header).expect("text");
+        assert!(header.contains("baseline or avx2 or avxvnni or avx512vnni or amx"), "{header}");
+    }
 }
 
 #[test]

@@ -349,6 +349,77 @@ fn added_tokens_that_are_normalised() {
     assert_eq!(refused, "the added token \">x\", which is looked for after others");
 }
 
+/// An added token that asks for something of the text around it.
+fn asking(id: usize, name: &str, flags: &[&str]) -> Value {
+    let mut token = json!({"id": id, "content": name, "special": name.starts_with('<'),
+                           "normalized": false, "single_word": false, "lstrip": false,
+                           "rstrip": false});
+    flags.iter().for_each(|flag| token[*flag] = true.into());
+    token
+}
+
+const ASKING: &[(&str, &[&str])] = &[
+    ("<left>", &["lstrip"]),
+    ("<right>", &["rstrip"]),
+    ("<both>", &["lstrip", "rstrip"]),
+    ("<alone>", &["single_word"]),
+    ("word", &["single_word"]),
+    ("né", &["single_word", "lstrip"]),
+    ("日", &["single_word", "lstrip", "rstrip"]),
+    ("<plain>", &[]),
+];
+
+/// Text with those tokens side by side, among white space and what is part of words or is not.
+fn around_tokens(random: &mut Random) -> String {
+    let beside = [
+        "a", "é", "e\u{301}", "\u{301}", "_", "7", "٣", "-", "☃", "本", "\u{200d}", "words", "w",
+        " ", "\t", "\n", "\r\n", "\u{85}", "\u{a0}", "\u{1680}", "\u{2003}", "\u{2028}",
+        "\u{3000}", "   ", "▁", "", "<", "n",
+    ];
+    let part = |random: &mut Random| match random.below(2) {
+        0 => ASKING[random.below(ASKING.len())].0,
+        _ => beside[random.below(beside.len())],
+    };
+    (0..1 + random.below(12)).map(|_| part(random)).collect()
+}
+
+/// Tokens that take white space along or stand alone, for each alphabet, and beside NFC.
+#[test]
+fn added_tokens_that_look_around() {
+    let mut nfc = trained(QWEN2, 500);
+    nfc["normalizer"] = json!({"type": "NFC"});
+    let spaces = trained_in_characters("first", true);
+    for (name, mut json) in [("bytes", trained(LLAMA3, 500)), ("NFC", nfc), ("characters", spaces)]
+    {
+        // What is not ASCII may come of NFC.
+        let asking_for = ASKING.iter().filter(|(token, _)| name != "NFC" || token.is_ascii());
+        for (token, flags) in asking_for {
+            let vocab = json["model"]["vocab"].as_object_mut().expect("tokens");
+            let id =
+                vocab.get(*token).and_then(Value::as_u64).map_or(vocab.len(), |id| id as usize);
+            vocab.insert((*token).into(), id.into());
+            let added = json["added_tokens"].as_array_mut().expect("a list");
+            added.retain(|other| other["id"] != id);
+            added.push(asking(id, token, flags));
+        }
+        let dir = folder();
+        let tokenizer = open(&saved(&json, dir.path()));
+        let codec = codec(&tokenizer, &Target::native().expect("a machine that is known"));
+        let mut random = Random::new(13);
+        let mut took = [Duration::ZERO; 2];
+        for _ in 0..5000 {
+            let text = around_tokens(&mut random);
+            compare(&tokenizer, &codec, text.as_bytes(), &mut took);
+        }
+        check(&format!("added tokens that look around, {name}"), &tokenizer, amount() / 8);
+        check_emulated(&tokenizer);
+
+        // Linear, however much white space there is.
+        let long = format!("{}<left>{}", " ".repeat(300_000), "<right> <left>\n".repeat(50_000));
+        assert!(codec.encode(long.as_bytes()).len() >= 100_001);
+    }
+}
+
 #[test]
 fn those_that_ship() {
     check("shakespeare", &open(&shipped(SHIPPED[0])), amount() / 4);

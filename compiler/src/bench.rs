@@ -3,6 +3,7 @@
 mod profile;
 
 use crate::Error;
+use crate::arithmetic::int8_peak;
 use crate::bandwidth::Probe;
 use crate::host::{self, Host, HostFlags, refused};
 use crate::output;
@@ -65,7 +66,8 @@ pub fn bench(flags: &BenchFlags) -> Result<(), Error> {
     let before = probe.measure();
     let times = measure(&mut host.session, &tokens, flags).map_err(refused)?;
     let after = probe.measure();
-    let figures = Figures::new(flags, &host, &times, [before, after]);
+    let int8_peak = int8_peak(&flags.host.model.host_target()?, host.threads);
+    let figures = Figures::new(flags, &host, &times, [before, after], int8_peak);
     let profiles = if flags.profile { profile::profile(flags, &tokens)? } else { vec![] };
     if flags.json {
         let mut json = figures.json(flags, &host);
@@ -189,6 +191,8 @@ struct Figures {
     first: Spread,
     /// Billions of operations per second in prefill.
     prefill_gflops: f64,
+    /// Billions of products of bytes and their sums per second that the machine makes.
+    int8_gops: f64,
     /// Weights, keys and values read per decoded token, on average.
     token_bytes: f64,
     /// Billions of bytes per second in decode.
@@ -198,7 +202,13 @@ struct Figures {
 }
 
 impl Figures {
-    fn new(flags: &BenchFlags, host: &Host, times: &Times, bandwidth: [f64; 2]) -> Figures {
+    fn new(
+        flags: &BenchFlags,
+        host: &Host,
+        times: &Times,
+        bandwidth: [f64; 2],
+        int8_peak: f64,
+    ) -> Figures {
         let work = work(&host.model.module, &host.session.library.weights);
         let speed = |count: u32| move |seconds: f64| f64::from(count) / seconds;
         let (prefill, decode) = (
@@ -207,11 +217,12 @@ impl Figures {
         );
         // The token at position p reads p + 1 keys and values.
         let positions = f64::from(flags.depth) + (f64::from(flags.decode) + 1.0) / 2.0;
-        let token_bytes = work.weight_bytes as f64 + work.cache_bytes as f64 * positions;
+        let token_bytes = work.weight_bytes as f64 + work.cache_bytes_read(positions);
         Figures {
             prefill,
             decode,
             first: Spread::of(&times.first, |seconds| seconds * 1e3),
+            int8_gops: int8_peak / 1e9,
             prefill_gflops: prefill.median * work.prefill_ops as f64 / 1e9,
             token_bytes,
             decode_gb: decode.median * token_bytes / 1e9,
@@ -241,7 +252,8 @@ impl Figures {
         let [before, after] = self.machine_gb;
         format!(
             "{}: weights {} ({:.1} MB), KV cache {}, {} threads, depth {}\n{}\
-             this machine reads {before:.1} GB/s before, {after:.1} GB/s after\n\
+             this machine reads {before:.1} GB/s before, {after:.1} GB/s after, \
+             and multiplies {:.0} GOP/s of int8\n\
              started in {:.0} ms\n",
             host.model.path.display(),
             weights,
@@ -250,6 +262,7 @@ impl Figures {
             host.threads,
             flags.depth,
             output::table(&rows),
+            self.int8_gops,
             host.start.as_secs_f64() * 1e3,
         )
     }
@@ -286,6 +299,7 @@ impl Figures {
             "prefill": prefill,
             "decode": decode,
             "first_token_ms": self.first.json(),
+            "int8_gop_per_second": self.int8_gops,
             "bandwidth_gb_per_second": { "before": before, "after": after },
         })
     }

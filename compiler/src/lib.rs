@@ -2,6 +2,7 @@
 //!
 //! The only crate of the workspace that reads and writes files.
 
+pub mod arithmetic;
 pub mod bandwidth;
 pub mod bench;
 pub mod build;

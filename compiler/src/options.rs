@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use ir::{Cache, DType, IntFormat, Module, Type};
 use std::path::PathBuf;
 use targets::Target;
+use targets::target::VARIANTS;
 
 /// Headings of `--help`.
 const MODEL: &str = "Model and code";
@@ -51,7 +52,8 @@ pub struct ModelFlags {
     /// Target triple [default: this machine]
     #[arg(help_heading = MODEL, long, value_name = "TRIPLE")]
     pub target: Option<String>,
-    /// Code generation: target-cpu=NAME|native, target-feature=+a,-b, threads=N
+    /// Code generation: target-cpu=NAME|native, target-feature=+a,-b, threads=N,
+    /// variants=baseline,avx2,… (several in one library, x86-64)
     #[arg(help_heading = MODEL, short = 'C', value_name = "KEY=VALUE")]
     pub codegen: Vec<String>,
     /// How weights are transformed
@@ -129,6 +131,9 @@ pub struct Codegen {
     pub features: String,
     /// Workers that may take part at most.
     pub max_workers: u64,
+    /// Names of the kinds of kernels that a library holds side by side, worst first; none: those of
+    /// the CPU.
+    pub variants: Vec<&'static str>,
 }
 
 /// The largest number of workers a library is made for.
@@ -252,7 +257,8 @@ impl ModelFlags {
 
     /// The `-C` options, read.
     pub fn codegen(&self) -> Result<Codegen, Error> {
-        let mut codegen = Codegen { cpu: None, features: String::new(), max_workers: 8 };
+        let mut codegen =
+            Codegen { cpu: None, features: String::new(), max_workers: 8, variants: vec![] };
         for option in &self.codegen {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
             match key {
@@ -262,17 +268,37 @@ impl ModelFlags {
                     codegen.features.push_str(value);
                 }
                 "threads" => codegen.max_workers = threads(value)?,
+                "variants" => codegen.variants = variants(value)?,
                 _ => {
                     let error = Error::new("IG0401", format!("-C {key} is not an option"));
-                    return Err(error.help("known: target-cpu, target-feature, threads"));
+                    return Err(error.help("known: target-cpu, target-feature, variants, threads"));
                 }
             }
+        }
+        if !codegen.variants.is_empty() && (codegen.cpu.is_some() || !codegen.features.is_empty()) {
+            return Err(Error::new("IG0401", "-C variants beside target-cpu or target-feature")
+                .help("variants are CPUs by themselves; leave one of the two out"));
         }
         Ok(codegen)
     }
 
+    /// The CPUs of the triple that `-C variants` names, worst first.
+    pub fn variants(&self) -> Result<Vec<(&'static str, Target)>, Error> {
+        let triple = self.target.clone().unwrap_or_else(targets::target::host_triple);
+        let named = self.codegen()?.variants;
+        let chosen = VARIANTS.into_iter().filter(|(name, ..)| named.contains(name));
+        chosen
+            .map(|(name, cpu, features)| {
+                Ok((name, self.make_target(&triple, Some(cpu), features)?))
+            })
+            .collect()
+    }
+
     /// The target of a build: a triple, and its baseline CPU unless `-C` says otherwise.
     pub fn target(&self) -> Result<Target, Error> {
+        if let Some((_, least)) = self.variants()?.into_iter().next() {
+            return Ok(least);
+        }
         let codegen = self.codegen()?;
         let triple = self.target.clone().unwrap_or_else(targets::target::host_triple);
         self.make_target(&triple, codegen.cpu.as_deref(), &codegen.features)
@@ -287,6 +313,10 @@ impl ModelFlags {
             return Err(error.help(format!("leave --target out, or say {host}")));
         }
         let codegen = self.codegen()?;
+        if !codegen.variants.is_empty() {
+            let error = Error::new("IG0401", "-C variants is for libraries");
+            return Err(error.help("leave it out: code that runs here is made for this machine"));
+        }
         let cpu = codegen.cpu.as_deref().unwrap_or("native");
         let target = self.make_target(&host, Some(cpu), &codegen.features)?;
         let here = self.make_target(&host, Some("native"), "")?.features;
@@ -314,6 +344,18 @@ impl ModelFlags {
             Error::new("IG0402", e.what).help("`ingot targets` lists triples, CPUs and features")
         })
     }
+}
+
+/// Names in any order; of several, each once.
+fn variants(value: &str) -> Result<Vec<&'static str>, Error> {
+    let all = VARIANTS.map(|(name, ..)| name);
+    let known = |name: &str| all.into_iter().find(|known| *known == name);
+    value.split(',').map(|name| known(name.trim()).ok_or(name)).collect::<Result<_, _>>().map_err(
+        |name| {
+            Error::new("IG0401", format!("-C variants={value}: `{name}` is not a variant"))
+                .help(format!("known: {}", all.join(", ")))
+        },
+    )
 }
 
 fn threads(value: &str) -> Result<u64, Error> {

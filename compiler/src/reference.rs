@@ -6,7 +6,7 @@ use clap::Args;
 use passes::{ORDER, PASSES};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
-use targets::target::{TRIPLES, cpus};
+use targets::target::{TRIPLES, VARIANTS, cpus};
 use targets::{Arch, Target};
 
 /// Flags of `explain`.
@@ -104,6 +104,10 @@ pub fn targets(flags: &TableFlags) -> Result<(), Error> {
         for (cpu, features) in cpu_features(arch, triple) {
             text += &format!("\n  {}", wrap(&format!("{cpu}: {}", joined(&features)), 6));
         }
+    }
+    text += "\n\nKinds of x86-64 kernels that one library may hold, for -C variants:";
+    for (name, cpu, features) in VARIANTS {
+        text += &format!("\n  {name}: {cpu} {features}");
     }
     output::print(&(text + "\n"))
 }

@@ -23,8 +23,10 @@ pub use template::Refusal;
 use crate::Error;
 use definition::Definition;
 use runtime::chat::Turn;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use template::Template;
+use tokenizers::AddedToken;
 
 /// What the characters of a token's name stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,30 +149,37 @@ impl Tokenizer {
 
     /// A piece of the template as tokens up to its last special one, and text.
     fn turn(&self, piece: template::Piece) -> Result<Turn, Refusal> {
-        let (tokens, head) = piece.text.split_at(self.end_of_special(&piece.text));
-        let refuse = |e: Error| Refusal { why: e.to_string(), line: None };
-        Ok(Turn {
-            after: piece.after,
-            role: piece.role,
-            tokens: self.encode(tokens, false).map_err(refuse)?,
-            head: head.as_bytes().to_vec(),
-            trim: piece.trim,
-        })
+        let refuse = |why: String| Refusal { why, line: None };
+        let (mut end, mut head) = (0, piece.text.as_str());
+        for (range, token) in self.special_tokens(&piece.text) {
+            let behind = &piece.text[range.end..];
+            head = if token.rstrip { behind.trim_start() } else { behind };
+            end = range.end;
+            // A text is tokens by itself, and what is beside it takes nothing of it.
+            let before = token.lstrip && piece.text[..range.start].trim().is_empty();
+            let after = token.rstrip && head.is_empty() && !piece.trim;
+            if before || after {
+                let name = &token.content;
+                return Err(refuse(format!("{name:?} takes white space of the messages along")));
+            }
+        }
+        let tokens = self.encode(&piece.text[..end], false).map_err(|e| refuse(e.to_string()))?;
+        let (after, role, trim) = (piece.after, piece.role, piece.trim);
+        Ok(Turn { after, role, tokens, head: head.as_bytes().to_vec(), trim })
     }
 
-    /// Where the last special token ends that a text spells; 0 if it spells none.
-    fn end_of_special(&self, text: &str) -> usize {
+    /// The special tokens that a text spells, and where.
+    fn special_tokens(&self, text: &str) -> Vec<(Range<usize>, AddedToken)> {
         let added = self.inner.get_added_tokens_decoder();
-        let (mut at, mut end) = (0, 0);
+        let (mut at, mut found) = (0, vec![]);
         while let Some(c) = text[at..].chars().next() {
             let here = added.values().filter(|token| text[at..].starts_with(&token.content));
             let longest = here.max_by_key(|t| t.content.len()).filter(|t| !t.content.is_empty());
-            at += longest.map_or(c.len_utf8(), |token| token.content.len());
-            if longest.is_some_and(|token| token.special) {
-                end = at;
-            }
+            let end = at + longest.map_or(c.len_utf8(), |token| token.content.len());
+            found.extend(longest.filter(|t| t.special).map(|token| (at..end, token.clone())));
+            at = end;
         }
-        end
+        found
     }
 
     /// The token of that name, as the definition spells it.

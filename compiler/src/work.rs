@@ -11,13 +11,25 @@ use targets::pack::WeightLayout;
 pub struct Work {
     /// Weights read to decode one token.
     pub weight_bytes: u64,
-    /// Keys and values read per position before the token.
+    /// Keys and values of one position.
     pub cache_bytes: u64,
+    /// Of these what layers with a window read.
+    pub local_bytes: u64,
+    /// Positions that those layers see.
+    pub window: u64,
     /// Operations of the matrices for one token of a prompt. The output matrix is not among them:
     /// a prompt needs it once.
     pub prefill_ops: u64,
     /// Operations of all matrices for one decoded token.
     pub decode_ops: u64,
+}
+
+impl Work {
+    /// Keys and values that a token reads which sees `positions`.
+    pub fn cache_bytes_read(&self, positions: f64) -> f64 {
+        let everywhere = (self.cache_bytes - self.local_bytes) as f64 * positions;
+        everywhere + self.local_bytes as f64 * positions.min(self.window as f64)
+    }
 }
 
 /// Counts a verified module with its layout.
@@ -63,9 +75,14 @@ impl Counter<'_> {
                     self.graph(callee, &bind(callee, &inst.args, weights));
                 }
                 Op::Embed => used.for_each(|id| self.row(id)),
-                Op::Attention { .. } => {
+                Op::Attention { window, .. } => {
                     let types = inst.args.iter().map(|&arg| graph.arg_type(self.module, arg));
-                    self.work.cache_bytes += types.map(|ty| position_bytes(&ty)).sum::<u64>();
+                    let bytes = types.map(|ty| position_bytes(&ty)).sum::<u64>();
+                    self.work.cache_bytes += bytes;
+                    if let Some(window) = *window {
+                        self.work.local_bytes += bytes;
+                        self.work.window = self.work.window.max(window);
+                    }
                 }
                 _ => used.for_each(|id| self.whole(id)),
             }
@@ -130,5 +147,16 @@ mod tests {
         let wide = count(Sample { cache: DType::F32, ..base });
         assert_eq!(wide.cache_bytes, 2 * once.cache_bytes);
         assert_eq!(wide.cache_bytes, 2 * 2 * (2 * 8) * 4);
+    }
+
+    #[test]
+    fn a_layer_reads_no_more_than_its_window() {
+        let sample = Sample { head: 8, width: 32, inner: 64, vocab: 96, ..Sample::gemma() };
+        let module = sample.module().expect("a valid sample");
+        let work = work(&module, &WeightLayout::new(&module, targets::Arch::HOST));
+        assert_eq!((work.window, 2 * work.local_bytes), (7, work.cache_bytes));
+        let each = work.local_bytes as f64;
+        assert_eq!(work.cache_bytes_read(5.0), 10.0 * each);
+        assert_eq!(work.cache_bytes_read(50.0), 57.0 * each);
     }
 }

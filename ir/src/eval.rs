@@ -9,8 +9,8 @@
 mod ops;
 
 use self::ops::{
-    KvHead, Slot, attend, embed, fake_quant, hadamard, linear, quant_rows, rms_norm, rope,
-    silu_mul, zip,
+    KvHead, Slot, attend, embed, fake_quant, gate_mul, hadamard, linear, quant_rows, rms_norm,
+    rope, scale, zip,
 };
 use crate::module::{Arg, Graph, GraphId, Inst, Module, Param, ValueId, WeightId};
 use crate::op::Op;
@@ -201,9 +201,15 @@ impl<'m> Interpreter<'m> {
             Op::Hadamard { size } => Data::Rows(hadamard(x(), *size)),
             Op::Rope(r) => Data::Rows(rope(x(), frame.ints(args[1]), width(), r)),
             Op::KvAppend => self.kv_append(frame, args),
-            Op::Attention { heads, scale } => self.attention(frame, args, *heads as usize, *scale),
+            Op::Attention { heads, scale, window } => {
+                self.attention(frame, args, *heads as usize, *scale, *window)
+            }
             Op::Add => Data::Rows(zip(x(), frame.rows(args[1]), |a, b| a + b)),
-            Op::SiluMul => Data::Rows(zip(x(), frame.rows(args[1]), silu_mul)),
+            Op::Scale { by } => Data::Rows(scale(x(), *by)),
+            Op::GateMul(gate) => {
+                let one = |a, b| gate_mul(*gate, a, b);
+                Data::Rows(zip(x(), frame.rows(args[1]), one))
+            }
             Op::Call(callee) => Data::Rows(self.call(frame, *callee, args)),
         }
     }
@@ -240,7 +246,14 @@ impl<'m> Interpreter<'m> {
     }
 
     /// `attention`: each head of each token by itself.
-    fn attention(&self, frame: &Frame<'_>, args: &[Arg], heads: usize, scale: f64) -> Data {
+    fn attention(
+        &self,
+        frame: &Frame<'_>,
+        args: &[Arg],
+        heads: usize,
+        scale: f64,
+        window: Option<u64>,
+    ) -> Data {
         let slot = &self.slots[frame.slot(args[1])];
         let queries = frame.rows(args[0]);
         let positions = frame.ints(args[2]);
@@ -251,7 +264,9 @@ impl<'m> Interpreter<'m> {
             |(i, (out, query))| {
                 let (t, h) = (i / heads, i % heads);
                 let kv = KvHead { slot, offset: h / queries_per_kv * head, head };
-                attend(query, &kv, positions[t] as usize + 1, scale, out);
+                let end = positions[t] as usize + 1;
+                let start = window.map_or(0, |window| end.saturating_sub(window as usize));
+                attend(query, &kv, start..end, scale, out);
             },
         );
         Data::Rows(out)

@@ -55,6 +55,11 @@ pub enum Step {
         /// Heads the rows are cut into.
         heads: u64,
     },
+    /// `plus(by)`: a whole number added to every element; gains that are stored less one.
+    Plus {
+        /// The number.
+        by: u64,
+    },
     /// `scale_in($by)`, `scale_out($by)`: each column or row times its element of `by`;
     /// `unscale_in`, `unscale_out` divide.
     Scale {
@@ -137,9 +142,11 @@ impl Step {
     pub fn operand(&self) -> Option<WeightId> {
         match *self {
             Step::Scale { by, .. } | Step::Rotate { by, .. } => Some(by),
-            Step::Unpermute { .. } | Step::Repeat { .. } | Step::Cast(_) | Step::Round { .. } => {
-                None
-            }
+            Step::Unpermute { .. }
+            | Step::Plus { .. }
+            | Step::Repeat { .. }
+            | Step::Cast(_)
+            | Step::Round { .. } => None,
         }
     }
 
@@ -147,9 +154,11 @@ impl Step {
     pub fn operand_mut(&mut self) -> Option<&mut WeightId> {
         match self {
             Step::Scale { by, .. } | Step::Rotate { by, .. } => Some(by),
-            Step::Unpermute { .. } | Step::Repeat { .. } | Step::Cast(_) | Step::Round { .. } => {
-                None
-            }
+            Step::Unpermute { .. }
+            | Step::Plus { .. }
+            | Step::Repeat { .. }
+            | Step::Cast(_)
+            | Step::Round { .. } => None,
         }
     }
 
@@ -157,6 +166,7 @@ impl Step {
     pub fn name(&self) -> &'static str {
         match self {
             Step::Unpermute { .. } => "unpermute",
+            Step::Plus { .. } => "plus",
             Step::Scale { side: Side::In, inverse: false, .. } => "scale_in",
             Step::Scale { side: Side::In, inverse: true, .. } => "unscale_in",
             Step::Scale { side: Side::Out, inverse: false, .. } => "scale_out",
@@ -202,6 +212,7 @@ impl Module {
     fn step_text(&self, step: &Step) -> String {
         let argument = match step {
             Step::Unpermute { heads } => heads.to_string(),
+            Step::Plus { by } => by.to_string(),
             Step::Scale { by, .. } | Step::Rotate { by, .. } => {
                 crate::place::Place::Weight(*by).name(self)
             }

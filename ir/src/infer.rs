@@ -55,8 +55,9 @@ pub fn infer(module: &Module, graph: &Graph, op: &Op, args: &[Arg]) -> Result<Ty
         Op::Hadamard { size } => infer_hadamard(*size, &types),
         Op::Rope(rope) => infer_rope(rope, &types),
         Op::KvAppend => infer_kv_append(&types),
-        Op::Attention { heads, scale } => infer_attention(*heads, *scale, &types),
-        Op::Add | Op::SiluMul => infer_pair(&types),
+        Op::Attention { heads, scale, window } => infer_attention(*heads, *scale, *window, &types),
+        Op::Add | Op::GateMul(_) => infer_pair(&types),
+        Op::Scale { by } => infer_scale(*by, &types),
         Op::Call(_) => unreachable!("calls are handled above"),
     }
 }
@@ -67,11 +68,11 @@ fn kinds(op: &Op) -> &'static str {
         Op::Embed => "vw",
         Op::RmsNorm { .. } | Op::FakeQuant { .. } => "vW",
         Op::Linear => "vwW",
-        Op::QuantRows { .. } | Op::Hadamard { .. } => "v",
+        Op::QuantRows { .. } | Op::Hadamard { .. } | Op::Scale { .. } => "v",
         Op::Rope(_) => "vv",
         Op::KvAppend => "cvvv",
         Op::Attention { .. } => "vvv",
-        Op::Add | Op::SiluMul => "vv",
+        Op::Add | Op::GateMul(_) => "vv",
         Op::Call(_) => "",
     }
 }
@@ -288,7 +289,12 @@ fn infer_kv_append(types: &[Type]) -> Result<Type, Mismatch> {
     Ok(types[0].clone())
 }
 
-fn infer_attention(heads: u64, scale: f64, types: &[Type]) -> Result<Type, Mismatch> {
+fn infer_attention(
+    heads: u64,
+    scale: f64,
+    window: Option<u64>,
+    types: &[Type],
+) -> Result<Type, Mismatch> {
     let Type::Kv { heads: kv_heads, head, dtype } = types[1] else {
         return err(V_SHAPE, format!("attention reads a cache, found {}", types[1]));
     };
@@ -303,6 +309,9 @@ fn infer_attention(heads: u64, scale: f64, types: &[Type]) -> Result<Type, Misma
     if !scale.is_finite() {
         return err(V_ATTRIBUTE, format!("scale must be finite, found {scale}"));
     }
+    if window == Some(0) {
+        return err(V_ATTRIBUTE, "a window of 0 positions shows nothing");
+    }
     Ok(Type::rows(width))
 }
 
@@ -314,6 +323,14 @@ fn queries(ty: &Type, cache: DType, head: u64) -> Result<u64, Mismatch> {
         Some((DType::Int(found), width)) if found == wanted => Ok(width),
         _ => err(V_DTYPE, format!("queries of a cache of {cache} are {wanted}[T, _], found {ty}")),
     }
+}
+
+fn infer_scale(by: f64, types: &[Type]) -> Result<Type, Mismatch> {
+    rows("the input of scale", &types[0])?;
+    if !(by as f32).is_finite() {
+        return err(V_ATTRIBUTE, format!("by must be a finite f32, found {by}"));
+    }
+    Ok(types[0].clone())
 }
 
 fn infer_pair(types: &[Type]) -> Result<Type, Mismatch> {

@@ -53,14 +53,49 @@ pub enum Op {
         heads: u64,
         /// Factor on the scores, usually `1/sqrt(h)`.
         scale: f64,
+        /// How many positions are seen, the token's own the last; `None` for all (sliding windows:
+        /// Longformer, arXiv 2004.05150).
+        window: Option<u64>,
     },
     /// `add a: f32[T, D], b: f32[T, D] -> f32[T, D]`.
     Add,
-    /// `silu_mul gate: f32[T, D], up: f32[T, D] -> f32[T, D]`: `gate / (1 + exp(-gate)) * up`
-    /// (SwiGLU, arXiv 2002.05202).
-    SiluMul,
+    /// `scale x: f32[T, D] -> f32[T, D]`: `x * by`.
+    Scale {
+        /// The factor.
+        by: f64,
+    },
+    /// `silu_mul` or `gelu_mul gate: f32[T, D], up: f32[T, D] -> f32[T, D]`: `act(gate) * up`
+    /// (SwiGLU, GEGLU, arXiv 2002.05202).
+    GateMul(Gate),
     /// `call @graph, args… -> its result`: weights and cache slots are bound per call.
     Call(GraphId),
+}
+
+/// The activation of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gate {
+    /// `x / (1 + exp(-x))`.
+    Silu,
+    /// `x / (1 + exp(-2u))` with `u = sqrt(2/π) · (x + 0.044715 x³)`: the approximation of
+    /// `x · Φ(x)` by a hyperbolic tangent (arXiv 1606.08415 section 2).
+    Gelu,
+}
+
+impl Gate {
+    /// All of them.
+    pub const ALL: [Gate; 2] = [Gate::Silu, Gate::Gelu];
+    /// Of `Gelu`: `2 · sqrt(2/π)`, by which `x` is multiplied in `2u`.
+    pub const GELU_LINEAR: f64 = 1.595_769_121_605_730_9;
+    /// Of `Gelu`: the same times `0.044715`, by which `x³` is.
+    pub const GELU_CUBIC: f64 = 0.071_354_816_272_600_25;
+
+    /// The operation's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Gate::Silu => "silu_mul",
+            Gate::Gelu => "gelu_mul",
+        }
+    }
 }
 
 /// Rotary position embedding: which angle turns pair `i` of a head at a position.
@@ -141,7 +176,8 @@ impl Op {
             Op::KvAppend => "kv_append",
             Op::Attention { .. } => "attention",
             Op::Add => "add",
-            Op::SiluMul => "silu_mul",
+            Op::Scale { .. } => "scale",
+            Op::GateMul(gate) => gate.name(),
             Op::Call(_) => "call",
         }
     }

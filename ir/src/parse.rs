@@ -8,7 +8,7 @@ use crate::history::{Side, Source as WeightSource, Step};
 pub use crate::lex::ParseError;
 use crate::lex::{Lexer, Sigil, Spot, Token};
 use crate::module::{Cache, Meta, Module, Weight, WeightId};
-use crate::op::{Op, Rope, RopeScaling};
+use crate::op::{Gate, Op, Rope, RopeScaling};
 use crate::place::Lines;
 use crate::repeat::expand;
 use crate::resolve::resolve;
@@ -151,6 +151,7 @@ impl<'a> Parser<'a> {
         let argument = self.word("the step's argument")?;
         let plain = match step.text {
             "unpermute" => Step::Unpermute { heads: argument.integer()? },
+            "plus" => Step::Plus { by: argument.integer()? },
             "cast" => Step::Cast(dtype(argument)?),
             "repeat" => {
                 self.mark(",")?;
@@ -392,12 +393,17 @@ fn operation(op: Word<'_>, attrs: &mut Attrs<'_>) -> Result<Op, ParseError> {
             scaling: rope_scaling(attrs)?,
         }),
         "kv_append" => Op::KvAppend,
-        "attention" => {
-            Op::Attention { heads: attrs.integer("heads")?, scale: attrs.float("scale")? }
-        }
+        "attention" => Op::Attention {
+            heads: attrs.integer("heads")?,
+            scale: attrs.float("scale")?,
+            window: attrs.word("window")?.map(Word::integer).transpose()?,
+        },
         "add" => Op::Add,
-        "silu_mul" => Op::SiluMul,
-        _ => return Err(op.error("an operation of `ir/README.md`")),
+        "scale" => Op::Scale { by: attrs.float("by")? },
+        name => match Gate::ALL.into_iter().find(|gate| gate.name() == name) {
+            Some(gate) => Op::GateMul(gate),
+            None => return Err(op.error("an operation of `ir/README.md`")),
+        },
     })
 }
 

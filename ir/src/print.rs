@@ -152,8 +152,12 @@ fn attributes(op: &Op) -> Option<String> {
         Op::FakeQuant { bits, group } => Some(format!("bits = {bits}, group = {group}")),
         Op::Hadamard { size } => Some(format!("size = {size}")),
         Op::Rope(rope) => Some(rope_attributes(rope)),
-        Op::Attention { heads, scale } => Some(format!("heads = {heads}, scale = {scale:?}")),
-        Op::Embed | Op::Linear | Op::KvAppend | Op::Add | Op::SiluMul | Op::Call(_) => None,
+        Op::Attention { heads, scale, window } => {
+            let window = window.map_or_else(String::new, |window| format!(", window = {window}"));
+            Some(format!("heads = {heads}, scale = {scale:?}{window}"))
+        }
+        Op::Scale { by } => Some(format!("by = {by:?}")),
+        Op::Embed | Op::Linear | Op::KvAppend | Op::Add | Op::GateMul(_) | Op::Call(_) => None,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::build::GraphBuilder;
 use crate::history::Step;
 use crate::infer::Mismatch;
 use crate::module::{Arg, Cache, CacheId, Graph, GraphId, Meta, Module, ValueId, Weight};
-use crate::op::{Op, Rope, RopeScaling};
+use crate::op::{Gate, Op, Rope, RopeScaling};
 use crate::random::mix;
 use crate::types::{DType, Type};
 use crate::weights::{BlobError, Blobs, Tensor};
@@ -47,6 +47,14 @@ pub struct Sample {
     pub cache: DType,
     /// Scaling of the rotary frequencies.
     pub scaling: RopeScaling,
+    /// The activation of the feed-forward network.
+    pub gate: Gate,
+    /// Whether what is added to the residual stream is normed.
+    pub sandwich: bool,
+    /// What embeddings are multiplied with.
+    pub embed_scale: Option<f64>,
+    /// Positions that every other layer sees, from the first on, with a rotary base of its own.
+    pub window: Option<u64>,
 }
 
 impl Default for Sample {
@@ -68,6 +76,10 @@ impl Default for Sample {
             dtype: DType::F16,
             cache: DType::F16,
             scaling: RopeScaling::None,
+            gate: Gate::Silu,
+            sandwich: false,
+            embed_scale: None,
+            window: None,
         }
     }
 }
@@ -77,7 +89,41 @@ type Part = (&'static str, Vec<u64>);
 
 const EPS: f64 = 1e-5;
 
+/// A layer that sees some positions only.
+#[derive(Clone, Copy)]
+struct Layer {
+    name: &'static str,
+    window: Option<u64>,
+    theta: f64,
+}
+
+const GLOBAL: Layer = Layer { name: "block", window: None, theta: 10000.0 };
+
 impl Sample {
+    /// A sample of Gemma 3's shape.
+    pub fn gemma() -> Sample {
+        Sample {
+            qk_norm: true,
+            gate: Gate::Gelu,
+            sandwich: true,
+            embed_scale: Some(4.0),
+            window: Some(7),
+            kv_heads: 1,
+            ..Sample::default()
+        }
+    }
+
+    /// The layers, each with a graph, which calls take in turn.
+    fn kinds(&self) -> Vec<Layer> {
+        match self.window {
+            None => vec![GLOBAL],
+            Some(_) => vec![
+                Layer { name: "block_local", window: self.window, theta: 100.0 },
+                Layer { name: "block_global", ..GLOBAL },
+            ],
+        }
+    }
+
     /// The module; an unsound shape is the error that `infer` gives.
     pub fn module(&self) -> Result<Module, Mismatch> {
         let (vocab, context) = (self.vocab, self.context);
@@ -86,9 +132,12 @@ impl Sample {
             ..Module::default()
         };
         let embed = self.add_weight(&mut module, "embed", "embed", &[self.vocab, self.width]);
-        let block = self.block(&module)?;
-        let block = module.add_graph(block);
-        self.model(&mut module, block, embed)?;
+        let mut blocks = vec![];
+        for kind in self.kinds() {
+            let block = self.block(&module, kind)?;
+            blocks.push(module.add_graph(block));
+        }
+        self.model(&mut module, &blocks, embed)?;
         self.head(&mut module, embed)?;
         Ok(module)
     }
@@ -104,9 +153,16 @@ impl Sample {
         if self.qk_norm {
             parts.extend([("nq", vec![self.head]), ("nk", vec![self.head])]);
         }
-        parts.extend([("wo", vec![d, q]), ("norm2", vec![d])]);
+        parts.push(("wo", vec![d, q]));
+        if self.sandwich {
+            parts.push(("post1", vec![d]));
+        }
         let f = self.inner;
+        parts.push(("norm2", vec![d]));
         parts.extend([("gate", vec![f, d]), ("up", vec![f, d]), ("down", vec![d, f])]);
+        if self.sandwich {
+            parts.push(("post2", vec![d]));
+        }
         parts
     }
 
@@ -121,8 +177,8 @@ impl Sample {
         module.add_weight(Weight { name, dtype, dims: dims.to_vec(), source, via }).into()
     }
 
-    fn block(&self, module: &Module) -> Result<Graph, Mismatch> {
-        let mut g = GraphBuilder::new("block");
+    fn block(&self, module: &Module, kind: Layer) -> Result<Graph, Mismatch> {
+        let mut g = GraphBuilder::new(kind.name);
         let x = g.param("x", Type::rows(self.width)).into();
         let pos = g.param("pos", Type::tokens()).into();
         let kv = Type::Kv { dtype: self.cache, heads: self.kv_heads, head: self.head };
@@ -130,14 +186,14 @@ impl Sample {
         let parts = self.parts();
         let bound = |(name, dims): &Part| (*name, g.weight_param(name, self.dtype_of(dims), dims));
         let bound: HashMap<&str, Arg> = parts.iter().map(bound).collect();
-        let x1 = self.attention(module, &mut g, &bound, [x, pos, kv])?;
+        let x1 = self.attention(module, &mut g, &bound, kind, [x, pos, kv])?;
         let norm = Op::RmsNorm { eps: EPS, group: None };
         let h2 = g.inst(module, "h2", norm, &[x1, bound["norm2"]])?.into();
         let gate = g.inst(module, "g", Op::Linear, &[h2, bound["gate"]])?.into();
         let up = g.inst(module, "u", Op::Linear, &[h2, bound["up"]])?.into();
-        let act = g.inst(module, "act", Op::SiluMul, &[gate, up])?.into();
+        let act = g.inst(module, "act", Op::GateMul(self.gate), &[gate, up])?.into();
         let down = g.inst(module, "d", Op::Linear, &[act, bound["down"]])?.into();
-        let x2 = g.inst(module, "x2", Op::Add, &[x1, down])?;
+        let x2 = add(module, &mut g, &bound, [x1, down], ["dn", "post2", "x2"])?;
         Ok(g.finish(x2))
     }
 
@@ -146,20 +202,24 @@ impl Sample {
         module: &Module,
         g: &mut GraphBuilder,
         bound: &HashMap<&str, Arg>,
+        kind: Layer,
         [x, pos, kv]: [Arg; 3],
     ) -> Result<Arg, Mismatch> {
+        let theta = kind.theta;
         let norm = Op::RmsNorm { eps: EPS, group: None };
         let h1 = g.inst(module, "h1", norm, &[x, bound["norm1"]])?.into();
-        let q = self.rotated(module, g, bound, [h1, pos], ["q", "wq", "bq", "nq", "qn", "qr"])?;
-        let k = self.rotated(module, g, bound, [h1, pos], ["k", "wk", "bk", "nk", "kn", "kr"])?;
+        let q = ["q", "wq", "bq", "nq", "qn", "qr"];
+        let q = self.rotated(module, g, bound, theta, [h1, pos], q)?;
+        let k = ["k", "wk", "bk", "nk", "kn", "kr"];
+        let k = self.rotated(module, g, bound, theta, [h1, pos], k)?;
         let v: Vec<Arg> = [h1, bound["wv"]].into_iter().chain(bound.get("bv").copied()).collect();
         let v = g.inst(module, "v", Op::Linear, &v)?.into();
         let c = g.inst(module, "c", Op::KvAppend, &[kv, k, v, pos])?.into();
         let scale = 1.0 / (self.head as f64).sqrt();
-        let attention = Op::Attention { heads: self.heads, scale };
+        let attention = Op::Attention { heads: self.heads, scale, window: kind.window };
         let a = g.inst(module, "a", attention, &[q, c, pos])?.into();
         let o = g.inst(module, "o", Op::Linear, &[a, bound["wo"]])?.into();
-        Ok(g.inst(module, "x1", Op::Add, &[x, o])?.into())
+        Ok(add(module, g, bound, [x, o], ["on", "post1", "x1"])?.into())
     }
 
     /// Queries or keys: linear, norm of heads if there is one, rope.
@@ -168,6 +228,7 @@ impl Sample {
         module: &Module,
         g: &mut GraphBuilder,
         bound: &HashMap<&str, Arg>,
+        theta: f64,
         [h, pos]: [Arg; 2],
         [name, w, b, n, normed, rotated]: [&str; 6],
     ) -> Result<Arg, Mismatch> {
@@ -177,16 +238,20 @@ impl Sample {
             let norm = Op::RmsNorm { eps: EPS, group: Some(self.head) };
             y = g.inst(module, normed, norm, &[y, gain])?.into();
         }
-        let rope = Rope { head: self.head, theta: 10000.0, scaling: self.scaling.clone() };
+        let rope = Rope { head: self.head, theta, scaling: self.scaling.clone() };
         Ok(g.inst(module, rotated, Op::Rope(rope), &[y, pos])?.into())
     }
 
-    fn model(&self, module: &mut Module, block: GraphId, embed: Arg) -> Result<(), Mismatch> {
+    fn model(&self, module: &mut Module, blocks: &[GraphId], embed: Arg) -> Result<(), Mismatch> {
         let mut g = GraphBuilder::new("model");
         let tokens = g.param("tokens", Type::tokens());
         let pos = g.param("pos", Type::tokens());
         let mut x: ValueId = g.inst(module, "x0", Op::Embed, &[tokens.into(), embed])?;
+        if let Some(by) = self.embed_scale {
+            x = g.inst(module, "x0s", Op::Scale { by }, &[x.into()])?;
+        }
         for layer in 0..self.layers {
+            let block = blocks[layer as usize % blocks.len()];
             let mut args = vec![x.into(), pos.into(), self.slot(module, layer).into()];
             args.extend(self.layer_weights(module, layer));
             x = g.inst(module, &format!("x{}", layer + 1), Op::Call(block), &args)?;
@@ -228,6 +293,24 @@ impl Sample {
         module.add_graph(g.finish(logits));
         Ok(())
     }
+}
+
+/// What the residual stream becomes, `more` normed first if there is a gain for that.
+fn add(
+    module: &Module,
+    g: &mut GraphBuilder,
+    bound: &HashMap<&str, Arg>,
+    [x, more]: [Arg; 2],
+    [normed, gain, sum]: [&str; 3],
+) -> Result<ValueId, Mismatch> {
+    let more = match bound.get(gain) {
+        Some(&gain) => {
+            let norm = Op::RmsNorm { eps: EPS, group: None };
+            g.inst(module, normed, norm, &[more, gain])?.into()
+        }
+        None => more,
+    };
+    g.inst(module, sum, Op::Add, &[x, more])
 }
 
 /// Random tensors for every blob of a module, the same for the same seed and name.

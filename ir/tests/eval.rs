@@ -194,6 +194,16 @@ fn attention_averages_values_by_scores() {
 }
 
 #[test]
+fn a_window_shows_the_last_positions() {
+    let lines = "cache ^c : kv.f32[1, 2]";
+    let body = "%c = kv_append ^c, %x, %x, %pos : kv.f32[1, 2] \
+                %y = attention %x, %c, %pos {heads = 1, scale = 0.0, window = 2} : f32[T, 2]";
+    close(&hidden(lines, body, 2, &[], &[0, 1, 2]), &[3.0, 4.0, 2.0, 2.0, -0.5, 0.25]);
+    let body = body.replace("window = 2", "window = 1");
+    close(&hidden(lines, &body, 2, &[], &[0, 1, 2]), &[3.0, 4.0, 1.0, 0.0, -2.0, 0.5]);
+}
+
+#[test]
 fn query_heads_share_kv_heads_in_order() {
     // Two KV heads of width 1 (1 and 0 for token 1), four query heads.
     let lines = "cache ^c : kv.f32[2, 1] weight $w : f32[4, 2] = blob \"w\"";
@@ -221,6 +231,30 @@ fn silu_mul_gates() {
     close(&y, &[silu(3.0), silu(4.0), silu(-2.0), silu(0.5)]);
 }
 
+#[test]
+fn gelu_mul_gates() {
+    let y = hidden("", "%y = gelu_mul %x, %x : f32[T, 2]", 2, &[], &[0, 2]);
+    let gelu = |x: f32| {
+        let u = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+        0.5 * x * (1.0 + u.tanh()) * x
+    };
+    close(&y, &[gelu(3.0), gelu(4.0), gelu(-2.0), gelu(0.5)]);
+}
+
+#[test]
+fn scale_multiplies() {
+    let y = hidden("", "%y = scale %x {by = -0.5} : f32[T, 2]", 2, &[], &[0, 2]);
+    close(&y, &[-1.5, -2.0, 1.0, -0.25]);
+}
+
+#[test]
+fn plus_adds_to_what_is_stored() {
+    let lines = "weight $g : f32[2] = blob \"g\" via plus(1)";
+    let body = "%y = rms_norm %x, $g {eps = 0.0} : f32[T, 2]";
+    let rms = 12.5f32.sqrt();
+    close(&hidden(lines, body, 2, &[("g", &[2], &[0.5, -1.0])], &[0]), &[4.5 / rms, 0.0]);
+}
+
 fn samples() -> Vec<Sample> {
     let base = Sample::default();
     let llama3 = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 16 };
@@ -229,6 +263,7 @@ fn samples() -> Vec<Sample> {
         Sample { bias: true, qk_norm: true, tied: false, scaling: llama3, ..base.clone() },
         Sample { cache: DType::F32, dtype: DType::BF16, kv_heads: 4, ..base.clone() },
         Sample { shared: 2, layers: 4, kv_heads: 1, ..base },
+        Sample { layers: 3, ..Sample::gemma() },
     ]
 }
 

@@ -21,8 +21,11 @@ fn samples() -> impl Strategy<Value = Sample> {
     let dtypes = proptest::sample::select(vec![DType::F32, DType::F16, DType::BF16]);
     let caches = proptest::sample::select(vec![DType::F32, DType::F16]);
     let flags = any::<(bool, bool, bool, bool)>();
-    (sizes, heads, layers, dtypes, caches, flags, scalings()).prop_map(
-        |(sizes, heads, layers, dtype, cache, flags, scaling)| Sample {
+    let gates = proptest::sample::select(Gate::ALL.to_vec());
+    let windows = proptest::option::of(1..20u64);
+    let gemma = (gates, any::<bool>(), proptest::option::of(0.1..9.0f64), windows);
+    (sizes, heads, layers, dtypes, caches, flags, scalings(), gemma).prop_map(
+        |(sizes, heads, layers, dtype, cache, flags, scaling, gemma)| Sample {
             vocab: sizes.0,
             context: sizes.1,
             width: sizes.2,
@@ -39,6 +42,10 @@ fn samples() -> impl Strategy<Value = Sample> {
             dtype,
             cache,
             scaling,
+            gate: gemma.0,
+            sandwich: gemma.1,
+            embed_scale: gemma.2,
+            window: gemma.3,
         },
     )
 }
@@ -120,6 +127,7 @@ fn steps() -> impl Strategy<Value = Step> {
         (side, 0..30u32).prop_map(|(side, by)| Step::Rotate { side, by: WeightId(by) }),
         (0..5u64, 0..4u64).prop_map(|(block, times)| Step::Repeat { block, times }),
         (0..4u64).prop_map(|heads| Step::Unpermute { heads }),
+        (0..3u64).prop_map(|by| Step::Plus { by }),
         Just(Step::Cast(DType::F32)),
     ]
 }

@@ -113,7 +113,7 @@ fn turn_inner(module: &mut Module) -> Result<Vec<String>, PassError> {
     let mut turned: BTreeMap<WeightId, u64> = BTreeMap::new();
     let mut places = vec![];
     for (id, inst, _) in instructions(module) {
-        if inst.op != Op::SiluMul {
+        if !matches!(inst.op, Op::GateMul(_)) {
             continue;
         }
         let graph = module.graph(id);
@@ -157,7 +157,7 @@ fn check_readers(module: &Module, bindings: &Bindings, weight: WeightId) -> Resu
     let elsewhere = bindings.uses(module, weight).into_iter().find(|u| {
         let graph = module.graph(u.graph);
         let read = value_of(&graph.insts[u.inst], 0).and_then(|v| producer(graph, v));
-        read.is_none_or(|i| graph.insts[i].op != Op::SiluMul)
+        read.is_none_or(|i| !matches!(graph.insts[i].op, Op::GateMul(_)))
     });
     match elsewhere {
         None => Ok(()),

@@ -130,7 +130,7 @@ fn inner(module: &Module) -> Result<Kind, PassError> {
     let bindings = Bindings::new(module);
     let mut groups = vec![];
     for (id, inst, _) in instructions(module) {
-        if inst.op != Op::SiluMul {
+        if !matches!(inst.op, Op::GateMul(_)) {
             continue;
         }
         let graph = module.graph(id);

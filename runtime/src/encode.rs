@@ -3,13 +3,17 @@
 //! | module | what |
 //! |---|---|
 //! | `utf8` | text that is not UTF-8 |
-//! | `sections` | added tokens, the text between them, words |
+//! | `added` | tokens that are found as they are spelled |
+//! | `sections` | the text between them, words |
 //! | `normal` | text to Unicode's NFC |
+//! | `classes` | classes of characters |
 //! | `cut` | how text is cut into words |
 //! | `word` | a word's tokens |
 //! | `merges` | which tokens can stand side by side |
 //! | `trie` | strings and their values |
 
+pub mod added;
+pub mod classes;
 pub mod cut;
 pub mod merges;
 pub mod normal;
@@ -18,6 +22,7 @@ mod trie;
 mod utf8;
 mod word;
 
+pub use classes::Classes;
 pub use cut::Cut;
 pub use merges::Merge;
 pub use sections::{CONTINUES, PLAIN_TEXT, Sections};
@@ -58,6 +63,19 @@ pub struct Added {
     pub token: u32,
     /// Whether it is a mark that text from outside should not be able to write.
     pub special: bool,
+    /// Whether white space before it is part of it.
+    pub lstrip: bool,
+    /// Whether white space behind it is part of it.
+    pub rstrip: bool,
+    /// Whether it counts only where no part of a word is beside it.
+    pub single_word: bool,
+}
+
+impl Added {
+    /// Whether the text around it matters.
+    pub fn looks_around(&self) -> bool {
+        self.lstrip || self.rstrip || self.single_word
+    }
 }
 
 /// Unicode's NFC as tables.
@@ -65,13 +83,8 @@ pub struct Added {
 pub struct Normal {
     /// Its first piece is the whole text if that surely is in NFC.
     pub quick: Cut,
-    /// With `inner` and `last` the class of each character, as in [`Cut`]: the place of its combining
-    /// class, and flags.
-    pub first: Vec<u16>,
-    /// See `first`.
-    pub inner: Vec<u16>,
-    /// See `first`.
-    pub last: Vec<u8>,
+    /// Of each character the place of its combining class, and flags.
+    pub marks: Classes,
     /// Characters with their full canonical decompositions, in order; without Hangul.
     pub decompositions: Vec<(char, Vec<char>)>,
     /// What two characters compose to; without Hangul.
@@ -99,6 +112,8 @@ pub struct Encoder {
     pub prefix: Prefix,
     /// Tokens that are found as they are spelled.
     pub added: Vec<Added>,
+    /// Which characters are white space or part of a word ([`added`]); none if no token asks.
+    pub around: Option<Classes>,
 }
 
 /// Most bytes of one text.

@@ -1,21 +1,31 @@
 //! `init`, `prefill`, `decode`, `score`, `logits`, `verify`: from the caller's arguments to runs of the model.
 
 use crate::abi::env;
+use crate::cpu;
 use crate::errors::*;
 use crate::state::{self, StateLayout};
 use cranelift_codegen::ir::types::*;
 use cranelift_module::DataId;
-use targets::asm::x64_cpu;
 use targets::compile::Compiled;
 use targets::pack::{ALIGN, HASH_AT, MAGIC, WeightLayout};
 use targets::records::{frame, worker};
 use targets::sync::record;
-use targets::{Arch, Emitter, Func, Kernel, Tuning, Val};
+use targets::{Emitter, Func, Kernel, Tuning, Val};
+
+/// The model as one CPU runs it.
+pub struct Model {
+    /// Its code.
+    pub compiled: Compiled,
+    /// `task(frame, index)`: what one worker does in a call of the library.
+    task: Func,
+    /// What this machine lacks for it, see `cpu`.
+    pub lacks: Option<Func>,
+}
 
 /// What the entry points are made of.
 pub struct Parts<'a> {
-    /// The emitted model.
-    pub model: &'a Compiled,
+    /// The emitted models, as `cpu::emit_variant` counts them.
+    pub models: &'a [Model],
     /// Layout of a state.
     pub state: &'a StateLayout,
     /// Layout of the weights.
@@ -24,8 +34,6 @@ pub struct Parts<'a> {
     pub embedded: Option<DataId>,
     /// The hash of the weights that the library was built with: eight bytes, if it is known.
     pub hash: Option<DataId>,
-    /// Rows of one run of the model.
-    pub chunk: u64,
     /// Workers at most.
     pub max_workers: u64,
     /// Scratch that a caller must give.
@@ -56,13 +64,20 @@ pub fn emit_checkpoint(e: &mut Emitter, checkpoint: &Func, barrier: &Func, chunk
     });
 }
 
+/// Emits what a call needs of one model beside its code: runs of up to `chunk` rows, `logits` bytes
+/// into the state for the last one's.
+pub fn emit_model(e: &mut Emitter, compiled: Compiled, chunk: u64, logits: u32) -> Model {
+    let task = e.declare_callback("task", &[I64, I32], &[]);
+    e.define(&task, Tuning::Optimised, |k, args| task_body(k, args, &compiled, chunk, logits));
+    Model { compiled, task, lacks: cpu::emit_lacks(e) }
+}
+
 /// Emits all entry points; the exported functions are returned in the order of the header.
-pub fn emit(e: &mut Emitter, parts: &Parts, checksum: &Func) -> Vec<Func> {
+pub fn emit(e: &mut Emitter, parts: &Parts, checksum: &Func, variant: &Func) -> Vec<Func> {
     let check_env = emit_check_env(e, parts);
-    let task = emit_task(e, parts);
-    let run = emit_run(e, parts, &check_env, &task);
+    let run = emit_run(e, parts, &check_env);
     vec![
-        emit_init(e, parts, &check_env),
+        emit_init(e, parts, &check_env, variant),
         emit_prefill(e, &run),
         emit_decode(e, &run),
         emit_logits(e, parts),
@@ -111,24 +126,14 @@ fn misaligned(address: Val<'_>) -> Val<'_> {
     (address & (ALIGN as i64 - 1)).is_not(0)
 }
 
-/// `lacks() -> u64`: 0 if the CPU has the features that the code was made for.
-fn emit_lacks(e: &mut Emitter) -> Func {
-    let f = e.declare("lacks", &[], &[I64]);
-    let code = x64_cpu::lacks(&e.target.features, e.target.is_linux());
-    e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
-    f
-}
-
 /// `int32_t init(const env *, void *state, size_t state_bytes)`.
-fn emit_init(e: &mut Emitter, parts: &Parts, check_env: &Func) -> Func {
-    let lacks = (e.target.facts.arch == Arch::X64).then(|| emit_lacks(e));
+fn emit_init(e: &mut Emitter, parts: &Parts, check_env: &Func, variant: &Func) -> Func {
     let f = e.declare_export("init", &[I64; 3], &[I32]);
     e.define(&f, Tuning::Optimised, |k, args| {
         let (at, bytes) = (args[1], args[2]);
         // Before anything that a lesser CPU could not run.
-        if let Some(lacks) = &lacks {
-            fail_if(k, k.call(lacks, &[])[0].is_not(0), E_CPU, I32);
-        }
+        let variant = k.call(variant, &[])[0];
+        fail_if(k, variant.lt(k.i32(0)), E_CPU, I32);
         let status = k.call(check_env, &[args[0]])[0];
         k.return_if(status.is_not(0), &[status]);
         fail_if(k, at.is(0), E_STATE, I32);
@@ -137,10 +142,20 @@ fn emit_init(e: &mut Emitter, parts: &Parts, check_env: &Func) -> Func {
         for offset in (0..state::HEADER_BYTES as i32).step_by(8) {
             at.store(offset, k.i64(0));
         }
+        at.store(state::VARIANT, variant);
         at.store(state::MAGIC, k.i64(parts.state.identity as i64));
         k.ret(&[k.i32(OK)]);
     });
     f
+}
+
+/// Address of the task of the model that `init` chose for a state.
+fn task_of<'k>(k: &'k Kernel<'k>, models: &[Model], state: Val<'k>) -> Val<'k> {
+    let (first, others) = models.split_first().expect("a library has a model");
+    let variant = state.load(I32, state::VARIANT);
+    others.iter().enumerate().fold(k.address(&first.task), |other, (i, model)| {
+        variant.is(i as i64 + 1).select(k.address(&model.task), other)
+    })
 }
 
 /// `int32_t prefill(const env *, void *state, const int32_t *tokens, size_t count)`.
@@ -205,8 +220,9 @@ fn emit_verify(e: &mut Emitter, parts: &Parts, check_env: &Func, checksum: &Func
 
 /// `run(env, state, tokens, count, logprobs) -> status`: checks everything, then runs the model
 /// over all tokens. Nothing of the state changes unless the run ends well.
-fn emit_run(e: &mut Emitter, parts: &Parts, check_env: &Func, task: &Func) -> Func {
+fn emit_run(e: &mut Emitter, parts: &Parts, check_env: &Func) -> Func {
     let f = e.declare("run", &[I64; 5], &[I32]);
+    let task_signature = e.target.c_signature(&[I64, I32], &[]);
     let parallel_signature = e.target.c_signature(&[I64, I32, I64, I64], &[]);
     e.define(&f, Tuning::Optimised, |k, args| {
         let [environment, at, tokens, count, logprobs] = args else {
@@ -241,15 +257,16 @@ fn emit_run(e: &mut Emitter, parts: &Parts, check_env: &Func, task: &Func) -> Fu
         ] {
             scratch.store(offset, value);
         }
+        let task = task_of(k, parts.models, *at);
         k.if_else(
             workers.is(1),
             || {
-                k.call(task, &[scratch, k.i32(0)]);
+                k.call_pointer(task_signature, task, &[scratch, k.i32(0)]);
             },
             || {
                 let user = environment.load(I64, env::USER);
                 let parallel = environment.load(I64, env::PARALLEL);
-                let arguments = [user, workers, k.address(task), scratch];
+                let arguments = [user, workers, task, scratch];
                 k.call_pointer(parallel_signature, parallel, &arguments);
             },
         );
@@ -272,46 +289,40 @@ fn workers<'k>(k: &'k Kernel<'k>, parts: &Parts, environment: Val<'k>) -> Val<'k
     alone.select(k.i32(1), within)
 }
 
-/// `task(frame, index)`: what one worker does in a call of the library.
-fn emit_task(e: &mut Emitter, parts: &Parts) -> Func {
-    let f = e.declare_callback("task", &[I64, I32], &[]);
-    e.define(&f, Tuning::Optimised, |k, args| task_body(k, args, parts));
-    f
-}
-
-fn task_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
+fn task_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], model: &Compiled, chunk: u64, logits: u32) {
+    let chunk = chunk as i64;
     let (at, index) = (args[0], args[1].uext(I64));
     let own = record(k, at, index);
-    let private = parts.model.private as i64;
+    let private = model.private as i64;
     own.store(worker::FRAME, at);
     own.store(worker::INDEX, index);
     own.store(worker::WORKERS, at.load(I32, frame::WORKERS).uext(I64));
     own.store(worker::PASSED, k.i32(0));
     own.store(worker::DONE, k.i32(0));
-    own.store(worker::PRIVATE, at + index * parts.model.private_bytes as i64 + private);
+    own.store(worker::PRIVATE, at + index * model.private_bytes as i64 + private);
     let (count, tokens) = (at.load(I64, frame::COUNT), at.load(I64, frame::TOKENS));
     let (position, logprobs) = (at.load(I64, frame::POSITION), at.load(I64, frame::LOGPROBS));
-    let hidden = at + parts.model.hidden as i64;
+    let hidden = at + model.hidden as i64;
     let rows = k.var(k.i64(0));
-    k.each(k.i64(0), count, parts.chunk as i64, |first| {
-        rows.set((count - first).umin(k.i64(parts.chunk as i64)));
+    k.each(k.i64(0), count, chunk, |first| {
+        rows.set((count - first).umin(k.i64(chunk)));
         own.store(worker::ROWS, rows.get());
         own.store(worker::POSITION, position + first);
         own.store(worker::TOKENS, tokens + (first << 2));
-        let cancelled = k.call(&parts.model.model, &[own, hidden])[0];
+        let cancelled = k.call(&model.model, &[own, hidden])[0];
         k.return_if(cancelled.is_not(0), &[]);
         // The last token of all has no successor to score.
         let scored = rows.get().umin(count - first - 1);
         k.if_(logprobs.is_not(0) & scored.is_not(0), || {
             own.store(worker::ROWS, scored);
             let targets = tokens + (first << 2) + 4;
-            k.call(&parts.model.score, &[own, hidden, targets, logprobs + (first << 2)]);
+            k.call(&model.score, &[own, hidden, targets, logprobs + (first << 2)]);
         });
     });
     own.store(worker::ROWS, k.i64(1));
-    let last = hidden + (rows.get() - 1) * parts.model.hidden_stride as i64;
+    let last = hidden + (rows.get() - 1) * model.hidden_stride as i64;
     let state = at.load(I64, frame::STATE);
-    let logits = state + i64::from(parts.state.logits);
-    k.call(&parts.model.head, &[own, k.i64(0), last, logits]);
+    let logits = state + i64::from(logits);
+    k.call(&model.head, &[own, k.i64(0), last, logits]);
     k.ret(&[]);
 }

@@ -4,6 +4,7 @@
 
 pub mod abi;
 pub mod chat;
+pub mod cpu;
 pub mod encode;
 pub mod entry;
 pub mod errors;

@@ -3,7 +3,7 @@
 use crate::entry::{self, Parts};
 use crate::state::{LayoutError, StateLayout};
 use crate::text::{self, Text, TextError};
-use crate::{errors, sample, save};
+use crate::{cpu, errors, sample, save};
 use cranelift_codegen::ir::types::*;
 use cranelift_module::{DataId, FuncId, Module as Sink};
 use ir::Module;
@@ -22,6 +22,9 @@ pub struct Options {
     pub chunk: u64,
     /// Workers that may take part at most.
     pub max_workers: u64,
+    /// CPUs of the same triple that have a model of their own in the library, worst first, with the
+    /// names of `targets::target::VARIANTS`; none: that of the target alone.
+    pub variants: Vec<(&'static str, Target)>,
     /// Whether the weights are in the library.
     pub embed: bool,
     /// Whether weights with another hash than those of the build are refused. The hash is placed by
@@ -41,6 +44,7 @@ impl Default for Options {
             name: "model".into(),
             chunk: 64,
             max_workers: 8,
+            variants: vec![],
             embed: false,
             check_hash: false,
             keep_text: false,
@@ -99,12 +103,12 @@ const EXPORTS: &[&str] = &[
 ];
 
 /// Emits the library of a verified module into `sink`, with what is known of text.
-pub fn emit(
-    sink: &mut dyn Sink,
-    target: &Target,
+pub fn emit<'t>(
+    sink: &'t mut dyn Sink,
+    target: &'t Target,
     module: &Module,
     text: Option<&Text>,
-    options: &Options,
+    options: &'t Options,
 ) -> Result<Library, LibraryError> {
     let weights = WeightLayout::new(module, target.facts.arch);
     let state = StateLayout::new(module, weights.identity)?;
@@ -113,7 +117,6 @@ pub fn emit(
     let embedded = options.embed.then(|| e.constant("weights", vec![0], 64));
     let hash = options.check_hash.then(|| e.constant("weights.hash", vec![0; 8], 8));
     let checksum = save::emit_checksum(e);
-    let checkpoint = e.declare("checkpoint", &[I64], &[I32]);
     let slots: Vec<(u64, u64)> =
         state.caches.iter().map(|c| (c.key_offset, c.value_offset)).collect();
     let records = worker::BYTES as u64 * options.max_workers;
@@ -128,22 +131,29 @@ pub fn emit(
         observer: options.observer.as_ref(),
         call_conv: target.c_call_conv(),
     };
-    let model = compile(e, &inputs, &checkpoint)?;
-    entry::emit_checkpoint(e, &checkpoint, &model.barrier, options.chunk, model.calls.into());
-    let scratch_bytes = model.scratch_bytes.max(sample::scratch_bytes(state.vocab));
+    let mut models = vec![];
+    for (name, target) in &options.variants {
+        models.push(e.with(target, name, |e| emit_model(e, &inputs, state.logits))?);
+    }
+    if models.is_empty() {
+        models.push(emit_model(e, &inputs, state.logits)?);
+    }
+    let scratch = models.iter().map(|model| model.compiled.scratch_bytes);
+    let scratch_bytes = scratch.fold(sample::scratch_bytes(state.vocab), u64::max);
     let parts = Parts {
-        model: &model,
+        models: &models,
         state: &state,
         weights: &weights,
         embedded,
         hash,
-        chunk: options.chunk,
         max_workers: options.max_workers,
         scratch_bytes,
     };
-    let mut functions = entry::emit(e, &parts, &checksum);
+    let lacks: Vec<_> = models.iter().map(|model| model.lacks.clone()).collect();
+    let variant = cpu::emit_variant(e, &lacks);
+    let mut functions = entry::emit(e, &parts, &checksum, &variant);
     functions.push(sample::emit(e, &state));
-    functions.extend(save::emit(e, &state, &checksum));
+    functions.extend(save::emit(e, &state, &checksum, &variant));
     let others = e.constant_bytes();
     functions.extend(text::emit(e, text)?);
     let table_bytes = e.constant_bytes() - others;
@@ -154,13 +164,22 @@ pub fn emit(
         hash,
         exports: EXPORTS.iter().copied().zip(ids.iter().copied()).collect(),
         stack_bytes: e.stack_bytes(&ids).into(),
-        calls: model.calls,
+        calls: models[0].compiled.calls,
         listings: e.listings().cloned().collect(),
         table_bytes,
         constant_bytes: e.constant_bytes(),
         scratch_bytes,
         weights,
         state,
-        profile: model.profile,
+        profile: models.swap_remove(0).compiled.profile,
     })
+}
+
+/// The model for the emitter's CPU.
+fn emit_model(e: &mut Emitter, inputs: &Inputs, logits: u32) -> Result<entry::Model, CompileError> {
+    let checkpoint = e.declare("checkpoint", &[I64], &[I32]);
+    let compiled = compile(e, inputs, &checkpoint)?;
+    let calls = compiled.calls.into();
+    entry::emit_checkpoint(e, &checkpoint, &compiled.barrier, inputs.chunk, calls);
+    Ok(entry::emit_model(e, compiled, inputs.chunk, logits))
 }

@@ -5,10 +5,10 @@
 //! part is a multiple of 16 bytes, so that copies have no tails; padding is zero. Loading checks
 //! everything before it writes anything.
 
-use crate::errors::{E_ALIGN, E_ARG, E_BLOB, E_MODEL, E_SIZE, OK, fail_if};
+use crate::errors::{E_ALIGN, E_ARG, E_BLOB, E_CPU, E_MODEL, E_SIZE, OK, fail_if};
 use crate::state::{
     ALIGN, CacheSlot, DRAWS, HEADER_BYTES, LOGITS_VALID, MAGIC, PANEL, POSITION, SEED, StateLayout,
-    check,
+    VARIANT, check,
 };
 use cranelift_codegen::ir::types::{I8X16, I32, I64};
 use targets::emit::Tuning;
@@ -40,14 +40,20 @@ mod blob {
     pub const INGOTSAV: i64 = i64::from_le_bytes(*b"INGOTSAV");
 }
 
-/// Emits the four functions; returns them in the order of this file's first line.
-pub fn emit(emitter: &mut Emitter<'_>, layout: &StateLayout, checksum: &Func) -> [Func; 4] {
+/// Emits the four functions; returns them in the order of this file's first line. `variant` is that of
+/// `cpu::emit_variant`.
+pub fn emit(
+    emitter: &mut Emitter<'_>,
+    layout: &StateLayout,
+    checksum: &Func,
+    variant: &Func,
+) -> [Func; 4] {
     let copy = emit_copy(emitter);
     [
         emit_position(emitter, layout),
         emit_truncate(emitter, layout),
         emit_save(emitter, layout, &copy, checksum),
-        emit_load(emitter, layout, &copy, checksum),
+        emit_load(emitter, layout, &copy, checksum, variant),
     ]
 }
 
@@ -125,6 +131,7 @@ fn emit_load(
     layout: &StateLayout,
     copy: &Func,
     checksum: &Func,
+    variant: &Func,
 ) -> Func {
     let f = emitter.declare_export("load", &[I64, I64, I64], &[I32]);
     emitter.define(&f, Tuning::Optimised, |k, args| {
@@ -132,6 +139,9 @@ fn emit_load(
         fail_if(k, state.is(0) | from.is(0), E_ARG, I32);
         fail_if(k, (state & (ALIGN as i64 - 1)).is_not(0), E_ALIGN, I32);
         let used = check_blob(k, layout, from, bytes, checksum);
+        // The conversation may have begun on another machine.
+        let variant = k.call(variant, &[])[0];
+        fail_if(k, variant.lt(k.i32(0)), E_CPU, I32);
 
         let zero = k.i64(0);
         for offset in (0..HEADER_BYTES as i32).step_by(8) {
@@ -140,6 +150,7 @@ fn emit_load(
         used.each_part(k, layout, &|part| {
             k.call(copy, &[state + part.state, from + part.blob, part.bytes]);
         });
+        state.store(VARIANT, variant);
         state.store(POSITION, from.load(I32, blob::POSITION));
         state.store(LOGITS_VALID, from.load(I32, blob::FLAGS));
         state.store(SEED, from.load(I64, blob::SEED));

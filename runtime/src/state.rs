@@ -20,6 +20,8 @@ pub const LOGITS_VALID: i32 = 12;
 pub const SEED: i32 = 16;
 /// `u64`: draws taken since the seed was set.
 pub const DRAWS: i32 = 24;
+/// `u32`: which of the library's models this machine runs, chosen by `init`.
+pub const VARIANT: i32 = 32;
 /// Bytes of the header; what the fields leave is zero.
 pub const HEADER_BYTES: u64 = 64;
 

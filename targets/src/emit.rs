@@ -61,6 +61,21 @@ impl<'m> Emitter<'m> {
         Emitter { target, module, prefix, listings, keep_text, constant_bytes: 0 }
     }
 
+    /// Emits for another CPU of the same triple; `name` goes into the symbols of what is emitted.
+    pub fn with<R>(
+        &mut self,
+        target: &'m Target,
+        name: &str,
+        emit: impl FnOnce(&mut Emitter<'m>) -> R,
+    ) -> R {
+        let prefix = format!("{}_{name}", self.prefix);
+        let prefix = std::mem::replace(&mut self.prefix, prefix);
+        let own = std::mem::replace(&mut self.target, target);
+        let result = emit(self);
+        (self.prefix, self.target) = (prefix, own);
+        result
+    }
+
     /// Declares an internal function.
     pub fn declare(&mut self, name: &str, params: &[Type], results: &[Type]) -> Func {
         self.declare_as(name, signature(params, results, CallConv::SystemV), Linkage::Local)

@@ -12,6 +12,7 @@ pub mod kernels;
 pub mod math;
 pub mod object;
 pub mod pack;
+pub mod peak;
 pub mod plan;
 pub mod profile;
 pub mod records;

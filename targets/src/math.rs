@@ -2,6 +2,7 @@
 
 use crate::builder::{Kernel, Val};
 use cranelift_codegen::ir::types::*;
+use ir::Gate;
 
 /// Numbers of `exp`.
 pub struct Exp {
@@ -53,6 +54,15 @@ pub fn exp<'k>(x: Val<'k>) -> Val<'k> {
 /// `x / (1 + exp(-x))`, four lanes.
 pub fn silu<'k>(x: Val<'k>) -> Val<'k> {
     x / (exp(-x) + 1.0)
+}
+
+/// Numbers of `gelu`: of `x` and of `x³`.
+pub const GELU: [f32; 2] = [Gate::GELU_LINEAR as f32, Gate::GELU_CUBIC as f32];
+
+/// `x / (1 + exp(-2u))` with `u = sqrt(2/π) · (x + 0.044715 x³)`, four lanes.
+pub fn gelu<'k>(x: Val<'k>) -> Val<'k> {
+    let [linear, cubic] = GELU.map(|c| x.k.f32x4(c));
+    x / (exp(-((x * x).fma(cubic, linear) * x)) + 1.0)
 }
 
 /// Coefficients of `(2^x - 1) / x` for `x` within a half, highest first: relative error below 3e-6.

@@ -18,21 +18,21 @@ pub enum Step {
         /// The other operand of the `add`.
         residual: ValueId,
     },
-    /// `rms_norm` of whole rows or `silu_mul`, and the `quant_rows` that alone takes its result.
+    /// `rms_norm` of whole rows, `silu_mul` or `gelu_mul`, and the `quant_rows` that alone takes its result.
     Quantised {
         /// Index of the first.
         inst: usize,
         /// Index of the `quant_rows`.
         quant: usize,
     },
-    /// Two `linear` of the same quantised rows without bias, the `silu_mul` that alone takes both, and
-    /// the `quant_rows` that alone takes that.
+    /// Two `linear` of the same quantised rows without bias, the `silu_mul` or `gelu_mul` that alone
+    /// takes both, and the `quant_rows` that alone takes that.
     Gated {
         /// Index of the `linear` through which the sigmoid goes.
         gate: usize,
         /// Index of the other `linear`.
         up: usize,
-        /// Index of the `silu_mul`.
+        /// Index of the `silu_mul` or `gelu_mul`.
         mul: usize,
         /// Index of the `quant_rows`.
         quant: usize,
@@ -129,10 +129,10 @@ fn linear_add(graph: &Graph, add: usize) -> Option<Step> {
     })
 }
 
-/// A `quant_rows` of a `silu_mul` of two products of the same quantised rows.
+/// A `quant_rows` of a `silu_mul` or `gelu_mul` of two products of the same quantised rows.
 fn gated(graph: &Graph, quant: usize) -> Option<Step> {
     let Step::Quantised { inst: mul, quant } = quantised(graph, quant)? else { return None };
-    let (Op::SiluMul, &[Arg::Value(a), Arg::Value(b)]) =
+    let (Op::GateMul(_), &[Arg::Value(a), Arg::Value(b)]) =
         (&graph.insts[mul].op, &graph.insts[mul].args[..])
     else {
         return None;
@@ -159,7 +159,7 @@ fn quantised(graph: &Graph, quant: usize) -> Option<Step> {
         return None;
     };
     let inst = only_read_once(graph, *x)?;
-    let takes = matches!(graph.insts[inst].op, Op::RmsNorm { group: None, .. } | Op::SiluMul);
+    let takes = matches!(graph.insts[inst].op, Op::RmsNorm { group: None, .. } | Op::GateMul(_));
     takes.then_some(Step::Quantised { inst, quant })
 }
 

@@ -86,6 +86,22 @@ pub struct Target {
     pub optimised: OwnedTargetIsa,
 }
 
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target").field("name", &self.name).field("cpu", &self.cpu).finish()
+    }
+}
+
+/// Kinds of x86-64 kernels that one library may hold side by side, each better than those before it:
+/// name, CPU, features.
+pub const VARIANTS: [(&str, &str, &str); 5] = [
+    ("baseline", "x86-64", ""),
+    ("avx2", "x86-64-v3", ""),
+    ("avxvnni", "alderlake", ""),
+    ("avx512vnni", "icelake-server", ""),
+    ("amx", "icelake-server", "+amx-tile,+amx-int8"),
+];
+
 /// A target that is not to be had, and what is.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{what}")]

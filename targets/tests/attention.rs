@@ -98,7 +98,7 @@ fn stored(
     [(0..width).map(key).collect(), (0..width).map(value).collect()]
 }
 
-const SLOTS: [(u64, u64); 6] = [(1, 8), (2, 16), (1, 24), (3, 64), (1, 80), (1, 128)];
+const SLOTS: [(u64, u64); 7] = [(1, 8), (2, 16), (1, 24), (3, 64), (1, 80), (1, 128), (1, 256)];
 
 #[test]
 fn kv_append_stores_each_element_in_its_place() {
@@ -174,16 +174,21 @@ fn kv_append_stores_each_element_in_its_place() {
 const QUERIES: [(usize, usize); 8] =
     [(0, 1), (0, 5), (30, 4), (31, 1), (250, 13), (255, 2), (256, 1), (330, 1)];
 
-/// KV heads, width of a head, query heads per KV head.
-const SHAPES: [(u64, u64, u64); 8] = [
-    (1, 8, 4),
-    (2, 16, 1),
-    (1, 24, 13),
-    (2, 32, 3),
-    (3, 64, 3),
-    (1, 64, 1),
-    (1, 80, 4),
-    (2, 128, 3),
+/// KV heads, width of a head, query heads per KV head, and a window.
+const SHAPES: [(u64, u64, u64, Option<u64>); 13] = [
+    (1, 8, 4, None),
+    (2, 16, 1, None),
+    (1, 24, 13, None),
+    (2, 32, 3, None),
+    (3, 64, 3, None),
+    (1, 64, 1, None),
+    (1, 80, 4, None),
+    (2, 128, 3, None),
+    (1, 256, 4, None),
+    (2, 16, 3, Some(1)),
+    (1, 32, 13, Some(5)),
+    (2, 64, 2, Some(70)),
+    (1, 256, 4, Some(300)),
 ];
 
 /// One shape: fills a cache, then asks for rows in several ways.
@@ -273,7 +278,8 @@ impl Attention {
         let kv_head = head / (self.shape.heads / slot.heads) as usize;
         let all = noise(seed, FILLED * kv);
         let row = |p: usize| rounded(&all[p * kv + kv_head * width..][..width], slot.dtype);
-        (0..=position).flat_map(row).collect()
+        let first = self.shape.window.map_or(0, |w| (position + 1).saturating_sub(w as usize));
+        (first..=position).flat_map(row).collect()
     }
 
     fn check(&self, index: usize, cpu: &str, found: &[u8]) {
@@ -290,7 +296,9 @@ impl Attention {
         }
         // Weights in int8 are off by up to half of 1/127 of the largest in their group, either way.
         let (scale, ints) = (self.shape.scale, self.shape.slot.int_bits().is_some());
-        let (bound, bound_of_mean) = if ints { (2e-2, 1e-3) } else { (3e-6, 3e-7) };
+        // Of few positions each weighs more.
+        let few = if self.shape.window.is_some() { 2.0 } else { 1.0 };
+        let (bound, bound_of_mean) = if ints { (2e-2, few * 1e-3) } else { (3e-6, 3e-7) };
         let (mut sum, mut count) = (0.0, 0);
         for (position, bits) in by_position {
             for h in 0..self.shape.heads as usize {
@@ -313,10 +321,11 @@ impl Attention {
 #[test]
 fn attention_is_softmax_of_scores_however_it_is_cut() {
     let shapes = [DType::F32, DType::F16, ints(8), ints(4)].into_iter().flat_map(|dtype| {
-        SHAPES.map(|(kv_heads, head, group)| attention::Shape {
+        SHAPES.map(|(kv_heads, head, group, window)| attention::Shape {
             slot: slot(dtype, kv_heads, head),
             heads: kv_heads * group,
             scale: 1.0 / (head as f32).sqrt(),
+            window,
         })
     });
     let shapes = shapes.filter(|s| s.slot.int_bits().is_none() || s.slot.head.is_multiple_of(16));

@@ -3,6 +3,7 @@
 
 mod support;
 
+use ir::Gate;
 use support::Arg::{At, Int};
 use support::{Case, bytes, everywhere, floats, noise, ulps};
 use targets::kernels::{elementwise, rms_norm, rope};
@@ -10,11 +11,13 @@ use targets::{Emitter, Func};
 
 #[test]
 fn element_wise_kernels_touch_their_columns_only() {
-    let define =
-        |e: &mut Emitter| vec![elementwise::define_silu_mul(e), elementwise::define_add(e)];
+    let define = |e: &mut Emitter| {
+        let [silu, gelu] = Gate::ALL.map(|gate| elementwise::define_gate_mul(e, gate));
+        vec![silu, gelu, elementwise::define_add(e)]
+    };
     let (rows, stride) = (5, 24);
     let mut cases = vec![];
-    for (which, scale) in [(0, 1.0), (0, 100.0), (1, 1.0)] {
+    for (which, scale) in [(0, 1.0), (0, 100.0), (1, 1.0), (1, 6.0), (1, 100.0), (2, 1.0)] {
         for (first, end) in [(0, 96), (0, 16), (16, 48), (80, 96), (32, 32)] {
             let mut case = Case::default();
             let scaled = |seed| -> Vec<f32> {
@@ -41,17 +44,42 @@ fn element_wise_kernels_touch_their_columns_only() {
                 let column = (i % stride * 4) as i64;
                 if !(first..end).contains(&column) {
                     assert_eq!(after[i].to_bits(), before[i].to_bits(), "column {column}");
-                } else if *which == 1 {
+                } else if *which == 2 {
                     assert_eq!(after[i], a[i] + b[i]);
                 } else {
-                    let expected = elementwise::silu_mul_reference(a[i], b[i]);
+                    let gate = Gate::ALL[*which];
+                    let expected = elementwise::gate_mul_reference(gate, a[i], b[i]);
                     // Where the exponential is clamped, hardly anything is left of the product.
                     let tiny = (after[i] - expected).abs() < 1e-30;
                     let off = ulps(after[i], expected);
-                    let near = off < 8.0 || tiny;
-                    assert!(near, "{}: silu_mul({}, {}): {off}", target.cpu, a[i], b[i]);
+                    // An argument that is rounded is off by as much as it is large.
+                    let cube = if gate == Gate::Gelu { a[i].abs().powi(3) } else { 0.0 };
+                    let near = off < 8.0 + cube || tiny;
+                    assert!(near, "{}: {gate:?} {} {}: {off}", target.cpu, a[i], b[i]);
                 }
             }
+        }
+    });
+}
+
+#[test]
+fn scale_multiplies_its_columns() {
+    let define = |e: &mut Emitter| vec![elementwise::define_scale(e)];
+    let (rows, stride, by) = (3, 24, 25.298_222f32);
+    let bits = Int(by.to_bits().into());
+    let mut case = Case::default();
+    let x = case.floats(&noise(1, rows * stride));
+    let y = case.room(rows * stride);
+    let (count, bytes) = (Int(rows as i64), Int(stride as i64 * 4));
+    case.call(0, &[At(x), At(y), count, bytes, Int(16), Int(80), bits]);
+    everywhere(&define, &[case.clone()], &|_, found| {
+        assert!(case.only_changes(&found[0], &[(y, rows * stride * 4)]));
+        let part = |memory, at| floats(memory, at, rows * stride);
+        let (before, after) = (part(&case.memory, y), part(&found[0], y));
+        for (i, x) in part(&case.memory, x).iter().enumerate() {
+            let within = (4..20).contains(&(i % stride));
+            let expected = if within { x * by } else { before[i] };
+            assert_eq!(after[i].to_bits(), expected.to_bits(), "element {i}");
         }
     });
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use ir::Gate;
 use ir::quant::FakeGrid;
 use support::Arg::{At, Int};
 use support::{Case, everywhere, floats, noise};
@@ -74,12 +75,16 @@ fn rms_norm_quant_is_rms_norm_then_quant_rows() {
 }
 
 #[test]
-fn silu_mul_quant_is_silu_mul_then_quant_rows() {
+fn a_gate_and_quant_rows_are_the_same_together() {
+    Gate::ALL.into_iter().for_each(a_gate_and_quant_rows);
+}
+
+fn a_gate_and_quant_rows(gate: Gate) {
     let define = |e: &mut Emitter| -> Vec<Func> {
-        let mut all = vec![elementwise::define_silu_mul(e)];
+        let mut all = vec![elementwise::define_gate_mul(e, gate)];
         for (_, group) in SHAPES {
             all.push(quant_rows::define(e, group as u64));
-            all.push(elementwise::define_silu_mul_quant(e, group as u64));
+            all.push(elementwise::define_gate_mul_quant(e, gate, group as u64));
         }
         all
     };

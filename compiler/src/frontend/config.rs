@@ -1,8 +1,9 @@
-//! Hyper-parameters: what a model of the Llama family is, apart from its weights.
+//! Hyper-parameters: what a model of the Llama or Gemma family is, apart from its weights.
 //!
 //! Read from config.json (`hf`) or from GGUF metadata (`gguf`). Anything that would change the
 //! model's output and is not understood is refused, never ignored.
 
+mod gemma;
 pub mod gguf;
 pub mod hf;
 mod refuse;
@@ -11,7 +12,8 @@ mod rope;
 use super::json::Keys;
 use crate::Error;
 use crate::tokenizer::Ids;
-use ir::Rope;
+use gemma::Local;
+use ir::{Gate, Rope};
 use serde_json::Value;
 
 /// The architectures that are compiled; they differ in biases, norms and defaults.
@@ -27,6 +29,18 @@ pub enum Family {
     Qwen2,
     /// Qwen3: norms over each head of q and k.
     Qwen3,
+    /// Gemma: embeddings are scaled, gates are GELU.
+    Gemma,
+    /// Gemma 3: that, norms of heads and of what sub-layers add, layers that see a window only
+    /// (arXiv 2503.19786).
+    Gemma3,
+}
+
+impl Family {
+    /// Whether it is one of the Gemmas.
+    pub fn is_gemma(self) -> bool {
+        matches!(self, Family::Gemma | Family::Gemma3)
+    }
 }
 
 /// Hyper-parameters of one model.
@@ -66,6 +80,16 @@ pub struct Config {
     pub mlp_bias: bool,
     /// Norms over each head of q and k.
     pub qk_norm: bool,
+    /// Norms of what sub-layers add to the residual stream.
+    pub sandwich: bool,
+    /// The activation of the feed-forward part.
+    pub gate: Gate,
+    /// What embeddings are multiplied with, if anything.
+    pub embed_scale: Option<f64>,
+    /// Factor on the scores of attention.
+    pub score_scale: f64,
+    /// Layers that see a window only, if there are any.
+    pub local: Option<Local>,
     /// Beginning-of-sequence token.
     pub bos: Option<u32>,
     /// End-of-sequence tokens, the usual one first.
@@ -149,6 +173,11 @@ fn check_heads(keys: &Keys, names: &HeadKeys, counts: [u64; 3]) -> Result<(), Er
             .note("rotary pairs need an even width, and vectors of cached keys hold 8 elements"));
     }
     Ok(())
+}
+
+/// The factor on scores that is usual.
+fn score_scale(head: u64) -> f64 {
+    1.0 / (head as f64).sqrt()
 }
 
 /// A sliding window matters only if it is narrower than the context.

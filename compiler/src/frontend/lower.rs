@@ -1,12 +1,13 @@
-//! From hyper-parameters to IR: one `@block`, called once per layer, `@model` and `@head`.
+//! From hyper-parameters to IR: a `@block` for each kind of layer, called once per layer, `@model` and
+//! `@head`.
 //!
 //! Weights stay references; types are f32 until a pass chooses others.
 
 use super::check::roles;
 use super::config::Config;
-use super::names::{BLOCK, Naming};
+use super::names::{BLOCK, Naming, POST};
 use ir::{
-    Arg, Cache, CacheId, DType, Graph, GraphBuilder, GraphId, Meta, Module, Op, Source, Type,
+    Arg, Cache, CacheId, DType, Graph, GraphBuilder, GraphId, Meta, Module, Op, Rope, Source, Type,
     ValueId, Weight, WeightId,
 };
 
@@ -36,9 +37,13 @@ pub fn lower(config: &Config, naming: Naming) -> Module {
             module.add_cache(Cache { name: cache_name(config, layer, call), ty: cache(config) });
         }
     }
-    let graph = block(config, &module);
-    let block = module.add_graph(graph);
-    let graph = model(config, &module, block);
+    let kinds = kinds(config);
+    let mut blocks = vec![];
+    for kind in &kinds {
+        let graph = block(config, kind, &module);
+        blocks.push(module.add_graph(graph));
+    }
+    let graph = model(config, &module, &blocks);
     module.add_graph(graph);
     let graph = head(config, &module);
     module.add_graph(graph);
@@ -56,6 +61,25 @@ fn cache_name(config: &Config, layer: u64, call: u64) -> String {
 
 fn cache(config: &Config) -> Type {
     Type::Kv { dtype: DType::F32, heads: config.kv_heads, head: config.head }
+}
+
+/// A block: its graph, and what sets it apart from others.
+struct Kind<'c> {
+    name: &'static str,
+    rope: &'c Rope,
+    window: Option<u64>,
+}
+
+/// The blocks of a model: one, or first that of layers with a window and then that of others.
+fn kinds(config: &Config) -> Vec<Kind<'_>> {
+    let rope = &config.rope;
+    let Some(local) = &config.local else {
+        return vec![Kind { name: "block", rope, window: None }];
+    };
+    let global = Kind { name: "block_global", rope, window: None };
+    let mut kinds = vec![Kind { name: "block_local", rope: &local.rope, window: local.window }];
+    kinds.extend(local.layers.contains(&false).then_some(global));
+    kinds
 }
 
 /// A graph under construction, whose shapes cannot be wrong.
@@ -94,8 +118,8 @@ impl Formals {
     }
 }
 
-fn block(config: &Config, module: &Module) -> Graph {
-    let mut l = Lowering::new("block", module);
+fn block(config: &Config, kind: &Kind, module: &Module) -> Graph {
+    let mut l = Lowering::new(kind.name, module);
     let x = l.builder.param("x", Type::rows(config.hidden));
     let pos = l.builder.param("pos", Type::tokens());
     let kv = l.builder.cache_param("kv", cache(config));
@@ -106,9 +130,15 @@ fn block(config: &Config, module: &Module) -> Graph {
         })
         .collect(),
     );
-    let o = attention(config, &mut l, &w, x, pos, kv);
+    let mut o = attention(config, kind, &mut l, &w, x, pos, kv);
+    if let Some(gain) = w.optional(POST[0]) {
+        o = l.inst("on", rms_norm(config, None), &[o.into(), gain]);
+    }
     let x1 = l.inst("x1", Op::Add, &[x.into(), o.into()]);
-    let d = feed_forward(config, &mut l, &w, x1);
+    let mut d = feed_forward(config, &mut l, &w, x1);
+    if let Some(gain) = w.optional(POST[1]) {
+        d = l.inst("dn", rms_norm(config, None), &[d.into(), gain]);
+    }
     let x2 = l.inst("x2", Op::Add, &[x1.into(), d.into()]);
     l.builder.finish(x2)
 }
@@ -132,6 +162,7 @@ fn linear(
 
 fn attention(
     config: &Config,
+    kind: &Kind,
     l: &mut Lowering,
     w: &Formals,
     x: ValueId,
@@ -146,12 +177,12 @@ fn attention(
         q = l.inst("qn", rms_norm(config, Some(config.head)), &[q.into(), w.get("q_norm")]);
         k = l.inst("kn", rms_norm(config, Some(config.head)), &[k.into(), w.get("k_norm")]);
     }
-    let rope = Op::Rope(config.rope.clone());
+    let rope = Op::Rope(kind.rope.clone());
     let qr = l.inst("qr", rope.clone(), &[q.into(), pos.into()]);
     let kr = l.inst("kr", rope, &[k.into(), pos.into()]);
     let c = l.inst("c", Op::KvAppend, &[kv, kr.into(), v.into(), pos.into()]);
-    let scale = 1.0 / (config.head as f64).sqrt();
-    let attention = Op::Attention { heads: config.heads, scale };
+    let (heads, scale, window) = (config.heads, config.score_scale, kind.window);
+    let attention = Op::Attention { heads, scale, window };
     let a = l.inst("a", attention, &[qr.into(), c.into(), pos.into()]);
     linear(l, w, "o", a, "wo", "bo")
 }
@@ -160,19 +191,24 @@ fn feed_forward(config: &Config, l: &mut Lowering, w: &Formals, x1: ValueId) -> 
     let h2 = l.inst("h2", rms_norm(config, None), &[x1.into(), w.get("norm2")]);
     let g = linear(l, w, "g", h2, "wgate", "bgate");
     let u = linear(l, w, "u", h2, "wup", "bup");
-    let m = l.inst("m", Op::SiluMul, &[g.into(), u.into()]);
+    let m = l.inst("m", Op::GateMul(config.gate), &[g.into(), u.into()]);
     linear(l, w, "d", m, "wdown", "bdown")
 }
 
-fn model(config: &Config, module: &Module, block: GraphId) -> Graph {
+fn model(config: &Config, module: &Module, blocks: &[GraphId]) -> Graph {
     let mut l = Lowering::new("model", module);
     let tokens = l.builder.param("tokens", Type::tokens());
     let pos = l.builder.param("pos", Type::tokens());
     let embed = l.weight("embed");
     let mut x = l.inst("x0", Op::Embed, &[tokens.into(), embed]);
+    if let Some(by) = config.embed_scale {
+        x = l.inst("x0s", Op::Scale { by }, &[x.into()]);
+    }
     let per_block = BLOCK.iter().filter(|role| (role.used)(config)).count() as u64;
     for call in 0..config.blocks * config.calls {
         let layer = call / config.calls;
+        let global = config.local.as_ref().is_some_and(|local| !local.layers[layer as usize]);
+        let block = blocks[usize::from(global)];
         let mut args = vec![x.into(), pos.into(), CacheId(call as u32).into()];
         // The embedding is the first weight, then come the blocks, role by role.
         let first = 1 + layer * per_block;

@@ -70,14 +70,28 @@ pub const BLOCK: &[Role] = &[
     role("k_norm", "self_attn.k_norm.weight", "attn_k_norm.weight", &[Head], |c| c.qk_norm),
     role("wo", "self_attn.o_proj.weight", "attn_output.weight", &[Hidden, Queries], |_| true),
     role("bo", "self_attn.o_proj.bias", "attn_output.bias", &[Hidden], |c| c.attention_bias[3]),
-    role("norm2", "post_attention_layernorm.weight", "ffn_norm.weight", &[Hidden], |_| true),
+    role(
+        POST[0],
+        "post_attention_layernorm.weight",
+        "post_attention_norm.weight",
+        &[Hidden],
+        |c| c.sandwich,
+    ),
+    role("norm2", "post_attention_layernorm.weight", "ffn_norm.weight", &[Hidden], |c| !c.sandwich),
+    role("norm2", "pre_feedforward_layernorm.weight", "ffn_norm.weight", &[Hidden], |c| c.sandwich),
     role("wgate", "mlp.gate_proj.weight", "ffn_gate.weight", &[Ffn, Hidden], |_| true),
     role("bgate", "mlp.gate_proj.bias", "ffn_gate.bias", &[Ffn], |c| c.mlp_bias),
     role("wup", "mlp.up_proj.weight", "ffn_up.weight", &[Ffn, Hidden], |_| true),
     role("bup", "mlp.up_proj.bias", "ffn_up.bias", &[Ffn], |c| c.mlp_bias),
     role("wdown", "mlp.down_proj.weight", "ffn_down.weight", &[Hidden, Ffn], |_| true),
     role("bdown", "mlp.down_proj.bias", "ffn_down.bias", &[Hidden], |c| c.mlp_bias),
+    role(POST[1], "post_feedforward_layernorm.weight", "post_ffw_norm.weight", &[Hidden], |c| {
+        c.sandwich
+    }),
 ];
+
+/// Gains of the norms of what a block's two halves add to the residual stream.
+pub const POST: [&str; 2] = ["post1", "post2"];
 
 /// The table of token embeddings.
 pub const EMBED: Role =
@@ -104,10 +118,18 @@ impl Role {
         self.axes.iter().map(|axis| axis.size(config)).collect()
     }
 
-    /// The steps from the checkpoint's rows to ours: llama.cpp interleaves the rotary pairs of q
-    /// and k in files of architecture `llama`, and in no others.
+    /// The steps from the checkpoint's numbers to ours. llama.cpp interleaves the rotary pairs of q
+    /// and k in files of architecture `llama`, and in no others; Gemma's gains are stored less one,
+    /// which llama.cpp's converter adds.
     pub fn via(&self, naming: Naming, config: &Config) -> Vec<Step> {
-        if naming == Naming::HuggingFace || config.family != Family::Llama {
+        if naming == Naming::HuggingFace {
+            let gain = self.name.contains("norm") || POST.contains(&self.name);
+            return match gain && config.family.is_gemma() {
+                true => vec![Step::Plus { by: 1 }],
+                false => vec![],
+            };
+        }
+        if config.family != Family::Llama {
             return vec![];
         }
         match self.name {

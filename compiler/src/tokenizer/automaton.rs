@@ -5,8 +5,9 @@
 //! is a list of places in the expression, best first, and a match takes away what comes after it.
 
 use regex_syntax::hir::{Class, ClassUnicode, Hir, HirKind};
-use runtime::encode::Cut;
+use runtime::encode::added::{SPACE, WORD};
 use runtime::encode::cut::MATCH;
+use runtime::encode::{Classes, Cut};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -19,7 +20,7 @@ const STAND_IN: &str = "not_before_a_word";
 type Set = Vec<Range<u32>>;
 
 /// Code points.
-pub(super) const ALL: u32 = 0x11_0000;
+const ALL: u32 = 0x11_0000;
 /// Most states, and most places in an expression; those of pre-tokenizers have some 50.
 const MOST: usize = 1000;
 
@@ -67,19 +68,25 @@ pub(super) fn cut(tables: Tables, states: Vec<u16>, columns: usize) -> Cut {
 }
 
 fn from_hir(hir: &Hir) -> Result<Cut, String> {
-    let mut program = Program { sets: vec![white_space()], places: vec![Place::Match] };
+    let mut program = Program { sets: vec![named(r"\s")], places: vec![Place::Match] };
     let start = program.add(hir, 0)?;
     let (classes, class_of) = classes(&program.sets);
     automaton(&program, start, &classes, &class_of)
 }
 
-/// `\s`.
-fn white_space() -> Set {
-    let hir = regex_syntax::parse(r"\s").expect("it is one class");
+/// The characters of a class that has a name.
+fn named(class: &str) -> Set {
+    let hir = regex_syntax::parse(class).expect("it is one class");
     match hir.kind() {
         HirKind::Class(class) => set(class),
         _ => unreachable!("it is one class"),
     }
+}
+
+/// Whether a code point is in a set.
+fn holds(set: &Set, c: u32) -> bool {
+    let after = set.partition_point(|range| range.end <= c);
+    set.get(after).is_some_and(|range| range.contains(&c))
 }
 
 fn set(class: &Class) -> Set {
@@ -214,11 +221,7 @@ fn classes(sets: &[Set]) -> (Vec<Vec<bool>>, Vec<(u32, u8)>) {
     edges.dedup();
     let mut classes: Vec<Vec<bool>> = vec![];
     let class_of = edges.iter().map(|&edge| {
-        let holds = |set: &Set| {
-            let after = set.partition_point(|range| range.end <= edge);
-            set.get(after).is_some_and(|range| range.contains(&edge))
-        };
-        let belongs: Vec<bool> = sets.iter().map(holds).collect();
+        let belongs: Vec<bool> = sets.iter().map(|set| holds(set, edge)).collect();
         let known = classes.iter().position(|class| *class == belongs);
         let class = known.unwrap_or_else(|| {
             classes.push(belongs);
@@ -268,6 +271,20 @@ fn automaton(
     Ok(cut(Tables::new(class_of), states, columns))
 }
 
+/// Classes of all characters.
+pub(super) fn tables(class: impl Fn(char) -> u8) -> Tables {
+    let all: Vec<u8> = (0..ALL).map(|c| char::from_u32(c).map_or(0, &class)).collect();
+    let starts = (0..ALL).filter(|&c| c == 0 || all[c as usize] != all[c as usize - 1]);
+    Tables::new(&starts.map(|c| (c, all[c as usize])).collect::<Vec<_>>())
+}
+
+/// Which characters are white space or part of a word: `\s` and `\w`.
+pub(super) fn around() -> Classes {
+    let (spaces, words) = (named(r"\s"), named(r"\w"));
+    let flag = |set, c, flag| if holds(set, u32::from(c)) { flag } else { 0 };
+    tables(|c| flag(&spaces, c, SPACE) | flag(&words, c, WORD)).classes()
+}
+
 /// Rows of 64, no two alike.
 pub(super) struct Rows<T> {
     pub rows: Vec<Vec<T>>,
@@ -291,6 +308,15 @@ pub(super) struct Tables {
 }
 
 impl Tables {
+    /// The tables alone.
+    pub fn classes(self) -> Classes {
+        Classes {
+            first: self.first,
+            inner: self.inner.rows.concat(),
+            last: self.last.rows.concat(),
+        }
+    }
+
     pub fn new(class_of: &[(u32, u8)]) -> Tables {
         let class = |c: u32| class_of[class_of.partition_point(|(edge, _)| *edge <= c) - 1].1;
         let mut tables = Tables {

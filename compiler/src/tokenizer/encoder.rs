@@ -36,6 +36,7 @@ impl Tokenizer {
             Alphabet::Text => Some(self.fallback(&names, &tokens)?),
         };
         let (cuts, prefix) = self.cuts()?;
+        let added = self.added()?;
         Ok(Encoder {
             alphabet: match self.alphabet {
                 Alphabet::Bytes => encode::Alphabet::Bytes,
@@ -48,7 +49,8 @@ impl Tokenizer {
             normal: self.nfc.then(normal::normal),
             cuts,
             prefix: self.prefix_of_normalizer()?.unwrap_or(prefix),
-            added: self.added()?,
+            around: added.iter().any(Added::looks_around).then(automaton::around),
+            added,
         })
     }
 
@@ -142,18 +144,22 @@ impl Tokenizer {
         let all = self.form["added_tokens"].as_array().into_iter().flatten();
         for token in all.clone() {
             let name = token["content"].as_str().unwrap_or_default();
-            let flag = |flag: &&str| token[*flag] == true;
-            if let Some(flag) = ["single_word", "lstrip", "rstrip"].iter().find(|f| flag(f)) {
-                return Err(format!("{flag} of the added token {name:?}"));
-            }
+            let flag = |flag: &str| token[flag] == true;
+            let [lstrip, rstrip, single_word] = ["lstrip", "rstrip", "single_word"].map(flag);
+            let around = lstrip || rstrip || single_word;
             // Those that are normalised are looked for in what the others leave.
             let after = |other: &Value| {
                 let name_of_other = other["content"].as_str().unwrap_or_default();
-                other["normalized"] != true && overlap(name, name_of_other)
+                other["normalized"] != true && (around || overlap(name, name_of_other))
             };
             let changed = !components(&self.form["normalizer"]).is_empty();
             if token["normalized"] == true && (changed || all.clone().any(after)) {
                 return Err(format!("the added token {name:?}, which is looked for after others"));
+            }
+            let spaced =
+                |other: &Value| other["content"].as_str().is_some_and(|name| name != name.trim());
+            if (lstrip || rstrip) && all.clone().any(spaced) {
+                return Err(format!("the added token {name:?}, which takes a part of others"));
             }
             if self.nfc && normal::can_arise(name) {
                 return Err(format!("the added token {name:?}, which NFC may lead to"));
@@ -166,7 +172,8 @@ impl Tokenizer {
             }
             let special = token["special"] == true;
             let bytes = name.as_bytes().to_vec();
-            added.insert(name, Added { bytes, token: id, special });
+            let token = Added { bytes, token: id, special, lstrip, rstrip, single_word };
+            added.insert(name, token);
         }
         Ok(added.into_values().collect())
     }

@@ -1,7 +1,7 @@
 //! Unicode's NFC (UAX 15) as tables of `runtime::encode::Normal`, from the crate that `tokenizers`
 //! normalises with, so that both know the same version of Unicode.
 
-use super::automaton::{ALL, Tables, cut};
+use super::automaton::{cut, tables};
 use runtime::encode::cut::MATCH;
 use runtime::encode::normal::{DECOMPOSES, SECOND};
 use runtime::encode::{Cut, Normal};
@@ -61,21 +61,7 @@ pub fn normal() -> Normal {
             | flag(decompositions.binary_search_by_key(&c, |row| row.0).is_ok(), DECOMPOSES)
             | flag(seconds.contains(&c) || jamo(c), SECOND)
     };
-    let tables = tables(class);
-    Normal {
-        quick: quick(&orders),
-        first: tables.first,
-        inner: tables.inner.rows.concat(),
-        last: tables.last.rows.concat(),
-        decompositions,
-        compositions,
-    }
-}
-
-fn tables(class: impl Fn(char) -> u8) -> Tables {
-    let all: Vec<u8> = (0..ALL).map(|c| char::from_u32(c).map_or(0, &class)).collect();
-    let starts = (0..ALL).filter(|&c| c == 0 || all[c as usize] != all[c as usize - 1]);
-    Tables::new(&starts.map(|c| (c, all[c as usize])).collect::<Vec<_>>())
+    Normal { quick: quick(&orders), marks: tables(class).classes(), decompositions, compositions }
 }
 
 /// The automaton whose first piece is the whole text if that is in NFC by the quick check of UAX 15:

@@ -1,8 +1,8 @@
 //! Each architecture's IR against golden text. `BLESS=1` rewrites the golden files.
 
-use super::support::{Files, Gguf, Kv, config, config_with};
+use super::support::{Files, Gguf, Kv, config, config_with, gemma3};
 use ingot::frontend::Checkpoint;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
 fn check(name: &str, checkpoint: &Checkpoint) {
@@ -68,6 +68,50 @@ fn gguf_llama() {
 }
 
 #[test]
+fn gemma() {
+    let changes = json!({"hidden_act": "gelu", "tie_word_embeddings": null});
+    check("gemma", &Files::model(&config_with("GemmaForCausalLM", changes)).open().unwrap());
+}
+
+#[test]
+fn gemma3_has_two_kinds_of_layers() {
+    check("gemma3", &Files::model(&gemma3()).open().unwrap());
+}
+
+#[test]
+fn gguf_gemma3() {
+    let mut gguf = Gguf::model("gemma3");
+    gguf.set("gemma3.attention.sliding_window_pattern", Kv::U32(2));
+    check("gguf-gemma3", &gguf.open().unwrap());
+}
+
+fn module(config: &Value) -> ir::Module {
+    Files::model(config).open().unwrap().module
+}
+
+#[test]
+fn every_spelling_of_kinds_of_layers_is_read() {
+    let mut old = gemma3();
+    let expected = module(&old);
+    old["_sliding_window_pattern"] = old["sliding_window_pattern"].take();
+    assert_eq!(module(&old), expected);
+    let mut new = gemma3();
+    for key in ["sliding_window_pattern", "rope_theta", "rope_local_base_freq", "rope_scaling"] {
+        new[key] = json!(null);
+    }
+    new["layer_types"] = json!(["sliding_attention", "full_attention"]);
+    new["rope_parameters"] = json!({
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    });
+    assert_eq!(module(&new), expected);
+    // A window that hides nothing is none; the rotary base stays.
+    new["sliding_window"] = json!(64);
+    let without = expected.to_string().replace(", window = 24", "");
+    assert_eq!(module(&new), ir::parse(&without).unwrap());
+}
+
+#[test]
 fn mistral_without_a_window_is_a_llama() {
     let changes = json!({"sliding_window": null, "architectures": ["MistralForCausalLM"]});
     let mistral = Files::model(&config_with("MistralForCausalLM", changes)).open().unwrap();
@@ -82,9 +126,16 @@ fn gguf_and_hugging_face_give_the_same_graphs() {
         ("llama", "LlamaForCausalLM"),
         ("qwen2", "Qwen2ForCausalLM"),
         ("qwen3", "Qwen3ForCausalLM"),
+        ("gemma", "GemmaForCausalLM"),
+        ("gemma3", "Gemma3ForCausalLM"),
     ] {
         let gguf = Gguf::model(arch).open().unwrap();
-        let hf = Files::model(&config(class)).open().unwrap();
+        let mut config = config(class);
+        if class.starts_with("Gemma") {
+            config["hidden_activation"] = json!("gelu_pytorch_tanh");
+            config["sliding_window"] = json!(24);
+        }
+        let hf = Files::model(&config).open().unwrap();
         ir::verify(&gguf.module).unwrap();
         assert_eq!(gguf.module.graphs, hf.module.graphs, "{arch}");
         assert_eq!(gguf.module.caches, hf.module.caches, "{arch}");

@@ -46,6 +46,18 @@ pub fn config(class: &str) -> Value {
     })
 }
 
+/// `config` of Gemma 3: every other layer sees a window of 24.
+pub fn gemma3() -> Value {
+    let changes = json!({
+        "hidden_act": null, "hidden_activation": "gelu_pytorch_tanh", "model_type": "gemma3_text",
+        "tie_word_embeddings": null, "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "query_pre_attn_scalar": 16,
+        "sliding_window": 24, "sliding_window_pattern": 2, "attn_logit_softcapping": null,
+        "use_bidirectional_attention": false,
+    });
+    config_with("Gemma3ForCausalLM", changes)
+}
+
 /// `config` with some keys replaced.
 pub fn config_with(class: &str, changes: Value) -> Value {
     let mut config = config(class);
@@ -69,13 +81,17 @@ pub fn hf_tensors(config: &Value) -> Vec<Blob> {
         };
         add("input_layernorm.weight", &[16]);
         add("post_attention_layernorm.weight", &[16]);
+        if class == "Gemma3ForCausalLM" {
+            add("pre_feedforward_layernorm.weight", &[16]);
+            add("post_feedforward_layernorm.weight", &[16]);
+        }
         for (name, rows, columns) in [("q", 16, 16), ("k", 8, 16), ("v", 8, 16), ("o", 16, 16)] {
             add(&format!("self_attn.{name}_proj.weight"), &[rows, columns]);
             if bias("attention_bias") || qwen2 && name != "o" {
                 add(&format!("self_attn.{name}_proj.bias"), &[rows]);
             }
         }
-        if class == "Qwen3ForCausalLM" {
+        if ["Qwen3ForCausalLM", "Gemma3ForCausalLM"].contains(&class) {
             add("self_attn.q_norm.weight", &[8]);
             add("self_attn.k_norm.weight", &[8]);
         }
@@ -87,7 +103,8 @@ pub fn hf_tensors(config: &Value) -> Vec<Blob> {
         }
     }
     blobs.push(Blob::f32("model.norm.weight", &[16]));
-    if !bias("tie_word_embeddings") && !bias("share_embedding") {
+    let tied = bias("tie_word_embeddings") || class.starts_with("Gemma");
+    if !tied && !bias("share_embedding") {
         blobs.push(Blob::f32("lm_head.weight", &[vocab, 16]));
     }
     blobs
@@ -247,6 +264,9 @@ impl Gguf {
         }
         gguf.set(&format!("{arch}.attention.layer_norm_rms_epsilon"), Kv::F32(1e-5));
         gguf.set(&format!("{arch}.rope.freq_base"), Kv::F32(10000.0));
+        if arch == "gemma3" {
+            gguf.set("gemma3.attention.sliding_window", Kv::U32(24));
+        }
         gguf.set("tokenizer.ggml.bos_token_id", Kv::U32(1));
         gguf.set("tokenizer.ggml.eos_token_id", Kv::U32(2));
         gguf.tensors = gguf_tensors(arch);
@@ -317,7 +337,8 @@ fn gguf_tensors(arch: &str) -> Vec<Blob> {
         ("model.norm", "output_norm"),
         ("lm_head", "output"),
         ("model.layers", "blk"),
-        ("post_attention_layernorm", "ffn_norm"),
+        ("pre_feedforward_layernorm", "ffn_norm"),
+        ("post_feedforward_layernorm", "post_ffw_norm"),
         ("input_layernorm", "attn_norm"),
         ("self_attn.q_norm", "attn_q_norm"),
         ("self_attn.k_norm", "attn_k_norm"),
@@ -332,6 +353,8 @@ fn gguf_tensors(arch: &str) -> Vec<Blob> {
     let class = match arch {
         "qwen2" => "Qwen2ForCausalLM",
         "qwen3" => "Qwen3ForCausalLM",
+        "gemma" => "GemmaForCausalLM",
+        "gemma3" => "Gemma3ForCausalLM",
         _ => "LlamaForCausalLM",
     };
     let mut blobs = hf_tensors(&config(class));
@@ -340,7 +363,8 @@ fn gguf_tensors(arch: &str) -> Vec<Blob> {
         if rotated && arch == "llama" {
             permute(blob);
         }
-        for (from, to) in NAMES {
+        let after_attention = if arch == "gemma3" { "post_attention_norm" } else { "ffn_norm" };
+        for (from, to) in NAMES.iter().chain([&("post_attention_layernorm", after_attention)]) {
             blob.name = blob.name.replace(from, to);
         }
     }

@@ -371,7 +371,12 @@ const NOT_ON_THE_DEVICE: &[(&str, &str, &str)] = &[
         r#"{"type": "Split", "pattern": {"Regex": "a"}, "behavior": "Removed", "invert": false}"#,
         "Removed",
     ),
-    ("/added_tokens/0/lstrip", "true", "lstrip of the added token \"<|end|>\""),
+    (
+        "/added_tokens/0",
+        r#"{"id": 0, "content": "<|end|>", "special": true, "single_word": false, "lstrip": true,
+            "rstrip": false, "normalized": true}"#,
+        "looked for after others",
+    ),
     ("/pre_tokenizer/pretokenizers/1/add_prefix_space", "true", "pre-tokenizer"),
 ];
 

@@ -1,12 +1,13 @@
 //! One function per operation, on plain slices. Shapes are the verifier's promise.
 
 use crate::hadamard::Hadamard;
-use crate::op::Rope;
+use crate::op::{Gate, Rope};
 use crate::quant::{FakeGrid, cache_row, quant_group};
 use crate::types::DType;
 use crate::weights::Tensor;
 use half::f16;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// One slot of the KV cache, `[position][heads · head]` each.
 #[derive(Clone, Default)]
@@ -59,10 +60,19 @@ pub(super) fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> Vec<f32>
     a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()
 }
 
-/// `silu_mul`.
-pub(super) fn silu_mul(gate: f32, up: f32) -> f32 {
+/// `silu_mul`, `gelu_mul`.
+pub(super) fn gate_mul(kind: Gate, gate: f32, up: f32) -> f32 {
     let gate = f64::from(gate);
-    (gate / (1.0 + (-gate).exp()) * f64::from(up)) as f32
+    let x = match kind {
+        Gate::Silu => gate,
+        Gate::Gelu => gate * (Gate::GELU_LINEAR + Gate::GELU_CUBIC * gate * gate),
+    };
+    (gate / (1.0 + (-x).exp()) * f64::from(up)) as f32
+}
+
+/// `scale`.
+pub(super) fn scale(x: &[f32], by: f64) -> Vec<f32> {
+    x.iter().map(|&x| (f64::from(x) * by) as f32).collect()
 }
 
 /// `embed`.
@@ -183,10 +193,19 @@ impl KvHead<'_> {
     }
 }
 
-/// `softmax(q·kᵀ · scale) · v` of one query over the first `count` positions.
-pub(super) fn attend(query: &[f32], kv: &KvHead<'_>, count: usize, scale: f64, out: &mut [f32]) {
-    let score = |p| dot(query, kv.of(&kv.slot.keys, p)) * scale;
-    let scores: Vec<f64> = (0..count).map(score).collect();
+/// `softmax(q·kᵀ · scale) · v` of one query over positions `seen`.
+pub(super) fn attend(
+    query: &[f32],
+    kv: &KvHead<'_>,
+    seen: Range<usize>,
+    scale: f64,
+    out: &mut [f32],
+) {
+    let score = |p| match seen.contains(&p) {
+        true => dot(query, kv.of(&kv.slot.keys, p)) * scale,
+        false => f64::NEG_INFINITY,
+    };
+    let scores: Vec<f64> = (0..seen.end).map(score).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mut shares: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
     let total: f64 = shares.iter().sum();

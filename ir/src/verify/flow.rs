@@ -170,6 +170,7 @@ fn uses(op: &Op, args: &[Arg], graphs: &[Graph], earlier: &[Roles]) -> Vec<(Valu
         | Op::FakeQuant { .. }
         | Op::Hadamard { .. }
         | Op::Add
-        | Op::SiluMul => vec![],
+        | Op::Scale { .. }
+        | Op::GateMul(_) => vec![],
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn history(check: &mut Check<'_>, place: Place, weight: &Weight) {
             }
             Step::Scale { side, by, .. } => scale(check, place, weight, side, by),
             Step::Rotate { side, by } => rotate(check, place, weight, side, by),
-            Step::Repeat { .. } | Step::Cast(_) | Step::Round { .. } => {}
+            Step::Plus { .. } | Step::Repeat { .. } | Step::Cast(_) | Step::Round { .. } => {}
         }
     }
     last_cast(check, place, weight);

@@ -70,6 +70,7 @@ pub(super) fn apply(
     };
     match (*step, operand) {
         (Step::Unpermute { heads }, _) => unpermute(heads, &mut tensor)?,
+        (Step::Plus { by }, _) => tensor.data.iter_mut().for_each(|x| *x += by as f32),
         (Step::Scale { side, inverse, .. }, Some(Operand::Dense(by))) => {
             scale(side, inverse, by, &mut tensor)?;
         }

@@ -3,7 +3,7 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use ir::Rope;
+use ir::{Gate, Rope};
 use rayon::prelude::*;
 
 /// Rows of a product that are one task.
@@ -71,18 +71,39 @@ pub(super) fn rms_norm_back(
     x.chunks(group).zip(dy.chunks(group)).flat_map(one).collect()
 }
 
-/// `silu_mul`.
-pub(super) fn silu_mul(gate: &[f32], up: &[f32]) -> Vec<f32> {
-    gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect()
+/// What the sigmoid of a gate is taken of, and its slope.
+fn sigmoid_of(kind: Gate, g: f32) -> (f32, f32) {
+    let [linear, cubic] = [Gate::GELU_LINEAR, Gate::GELU_CUBIC].map(|c| c as f32);
+    match kind {
+        Gate::Silu => (g, 1.0),
+        Gate::Gelu => (g * (linear + cubic * g * g), linear + 3.0 * cubic * g * g),
+    }
 }
 
-/// Of `silu_mul`: of the gate, of up.
-pub(super) fn silu_mul_back(gate: &[f32], up: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
+/// `silu_mul`, `gelu_mul`.
+pub(super) fn gate_mul(kind: Gate, gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let one = |(&g, &u): (&f32, &f32)| g / (1.0 + (-sigmoid_of(kind, g).0).exp()) * u;
+    gate.iter().zip(up).map(one).collect()
+}
+
+/// Of `silu_mul`, `gelu_mul`: of the gate, of up.
+pub(super) fn gate_mul_back(
+    kind: Gate,
+    gate: &[f32],
+    up: &[f32],
+    dy: &[f32],
+) -> (Vec<f32>, Vec<f32>) {
     let one = |((&g, &u), &dy): ((&f32, &f32), &f32)| {
-        let s = 1.0 / (1.0 + (-g).exp());
-        (dy * u * s * (1.0 + g * (1.0 - s)), dy * g * s)
+        let (x, slope) = sigmoid_of(kind, g);
+        let s = 1.0 / (1.0 + (-x).exp());
+        (dy * u * s * (1.0 + g * slope * (1.0 - s)), dy * g * s)
     };
     gate.iter().zip(up).zip(dy).map(one).unzip()
+}
+
+/// `scale`, and its gradient.
+pub(super) fn scale(x: &[f32], by: f64) -> Vec<f32> {
+    x.iter().map(|x| x * by as f32).collect()
 }
 
 /// `rope` of rows at positions 0, 1, …; `back` turns the other way, which is its gradient.
@@ -116,6 +137,8 @@ pub(super) struct Attention {
     pub kv_heads: usize,
     pub head: usize,
     pub scale: f32,
+    /// Positions that are seen, the own one the last.
+    pub window: usize,
 }
 
 impl Attention {
@@ -133,12 +156,14 @@ impl Attention {
         matmul(out, Accum::Replace, q, k.transpose(), self.scale, Par::Seq);
         for (t, row) in scores.chunks_mut(count).enumerate() {
             let (seen, later) = row.split_at_mut(t + 1);
+            let (before, seen) = seen.split_at_mut((t + 1).saturating_sub(self.window));
             let most = seen.iter().copied().fold(f32::MIN, f32::max);
             // What is far below the largest adds nothing in f32, and would be slow: denormal.
             let share = |s: f32| if s < FAR { 0.0 } else { s.exp() };
             seen.iter_mut().for_each(|s| *s = share(*s - most));
             let total: f32 = seen.iter().sum();
             seen.iter_mut().for_each(|s| *s /= total);
+            before.fill(0.0);
             later.fill(0.0);
         }
         scores
@@ -264,9 +289,11 @@ mod tests {
         let gain = noise(4, 16);
         let norm = |x: &[f32]| rms_norm(x, Some(&gain), 16, 1e-5);
         check(&x, &dy, &rms_norm_back(&x, Some(&gain), 16, 1e-5, &dy), norm);
-        let (gate, up) = silu_mul_back(&x, &y, &dy);
-        check(&x, &dy, &gate, |x| silu_mul(x, &y));
-        check(&y, &dy, &up, |y| silu_mul(&x, y));
+        for kind in Gate::ALL {
+            let (gate, up) = gate_mul_back(kind, &x, &y, &dy);
+            check(&x, &dy, &gate, |x| gate_mul(kind, x, &y));
+            check(&y, &dy, &up, |y| gate_mul(kind, &x, y));
+        }
         let turn = Rope { head: 4, theta: 100.0, scaling: RopeScaling::None };
         check(&x, &dy, &rope(&dy, 8, &turn, true), |x| rope(x, 8, &turn, false));
         let (_, slope) = divergence(&x, &y, 8);
@@ -275,11 +302,13 @@ mod tests {
 
     #[test]
     fn gradients_of_attention_are_differences() {
-        let shape = Attention { heads: 4, kv_heads: 2, head: 4, scale: 0.5 };
-        let (q, k, v, dy) = (noise(1, 80), noise(2, 40), noise(3, 40), noise(4, 80));
-        let [dq, dk, dv] = shape.back(&q, &k, &v, &dy);
-        check(&q, &dy, &dq, |q| shape.run(q, &k, &v));
-        check(&k, &dy, &dk, |k| shape.run(&q, k, &v));
-        check(&v, &dy, &dv, |v| shape.run(&q, &k, v));
+        for window in [2, usize::MAX] {
+            let shape = Attention { heads: 4, kv_heads: 2, head: 4, scale: 0.5, window };
+            let (q, k, v, dy) = (noise(1, 80), noise(2, 40), noise(3, 40), noise(4, 80));
+            let [dq, dk, dv] = shape.back(&q, &k, &v, &dy);
+            check(&q, &dy, &dq, |q| shape.run(q, &k, &v));
+            check(&k, &dy, &dk, |k| shape.run(&q, k, &v));
+            check(&v, &dy, &dv, |v| shape.run(&q, &k, v));
+        }
     }
 }

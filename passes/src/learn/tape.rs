@@ -1,7 +1,7 @@
 //! A module run on one conversation in f32, every value kept, and the way back to the rotations.
 
 use super::ops::{
-    Attention, add, product, rms_norm, rms_norm_back, rope, silu_mul, silu_mul_back, view,
+    Attention, add, gate_mul, gate_mul_back, product, rms_norm, rms_norm_back, rope, scale, view,
 };
 use super::weights::{Weights, mean_price};
 use ir::hadamard::Hadamard;
@@ -160,19 +160,23 @@ impl<'m> Tape<'m> {
                 add(&mut sum, frame.rows(args[1]));
                 sum
             }
-            Op::SiluMul => silu_mul(frame.rows(args[0]), frame.rows(args[1])),
+            Op::Scale { by } => scale(frame.rows(args[0]), *by),
+            Op::GateMul(gate) => gate_mul(*gate, frame.rows(args[0]), frame.rows(args[1])),
             Op::Call(_) => unreachable!("calls are run by `graph`"),
         })
     }
 
     fn attention(&self, graph: &Graph, inst: &ir::Inst) -> Attention {
-        let Op::Attention { heads, scale } = inst.op else { unreachable!("asked for attention") };
+        let Op::Attention { heads, scale, window } = inst.op else {
+            unreachable!("asked for attention")
+        };
         let Type::Kv { heads: kv_heads, head, .. } = graph.arg_type(self.module, inst.args[1])
         else {
             unreachable!("verified: V4")
         };
         let [heads, kv_heads, head] = [heads, kv_heads, head].map(|n| n as usize);
-        Attention { heads, kv_heads, head, scale: scale as f32 }
+        let window = window.map_or(usize::MAX, |window| window as usize);
+        Attention { heads, kv_heads, head, scale: scale as f32, window }
     }
 
     /// Gradients by the value parameters of a graph.
@@ -261,8 +265,10 @@ impl<'m> Tape<'m> {
                 vec![rows(dq), Some(Data::Cache(dk, dv))]
             }
             Op::Add => vec![rows(dy.clone()), rows(dy)],
-            Op::SiluMul => {
-                let (gate, up) = silu_mul_back(frame.rows(args[0]), frame.rows(args[1]), &dy);
+            Op::Scale { by } => vec![rows(scale(&dy, *by))],
+            Op::GateMul(kind) => {
+                let (gate, up) = (frame.rows(args[0]), frame.rows(args[1]));
+                let (gate, up) = gate_mul_back(*kind, gate, up, &dy);
                 vec![rows(gate), rows(up)]
             }
             Op::KvAppend | Op::Call(_) => unreachable!("handled before"),

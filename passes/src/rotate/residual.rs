@@ -91,7 +91,7 @@ fn classes(module: &Module, graph: GraphId, inst: &Inst) -> Vec<Vec<Place>> {
         _ => None,
     });
     match inst.op {
-        Op::Add | Op::RmsNorm { .. } => vec![values.chain([result]).collect()],
+        Op::Add | Op::Scale { .. } | Op::RmsNorm { .. } => vec![values.chain([result]).collect()],
         Op::Call(callee) => {
             let inner = module.graph(callee);
             let params = value_params(inner).map(|v| (callee, v));
@@ -135,7 +135,7 @@ fn gains(
         if readers(graph, inst.result).iter().any(|(i, _)| graph.insts[*i].op == Op::Add) {
             return fail(format!(
                 "{name} has a gain and is added to the residual stream (a norm after a sub-layer, \
-                 as in Gemma 2): no matrix can take the gain in; leave R1 out (--rotations r2,r3,r4)"
+                 as in Gemma 2 and 3): no matrix can take the gain in; leave R1 out (--rotations r2,r3,r4)"
             ));
         }
         let embeds = |arg: Arg| {
@@ -176,7 +176,7 @@ fn turns(
                 let bias = inst.args.get(2).map(|&bias| (bias, out.into_iter().collect()));
                 [(inst.args[1], matrix)].into_iter().chain(bias).collect()
             }
-            Op::Add | Op::RmsNorm { .. } | Op::Call(_) => vec![],
+            Op::Add | Op::Scale { .. } | Op::RmsNorm { .. } | Op::Call(_) => vec![],
             _ => {
                 let any = (0..inst.args.len()).any(|n| within(value_of(inst, n)));
                 if any || writes {

@@ -6,8 +6,8 @@
 //! time is linear in the text whatever stands in it.
 
 use super::Normal;
-use super::cut::{self, halves};
 use super::word::character_bytes;
+use super::{classes, cut};
 use cranelift_codegen::ir::types::I64;
 use targets::builder::Var;
 use targets::emit::Tuning;
@@ -36,7 +36,7 @@ impl Nfc {
     /// Emits the functions and their tables.
     pub fn emit(e: &mut Emitter, normal: &Normal) -> Nfc {
         let quick = cut::emit(e, "encode.nfc.normal", &normal.quick);
-        let class = emit_class(e, normal);
+        let class = classes::emit(e, "encode.nfc.marks", &normal.marks);
         let key = emit_key(e);
         let find = emit_find(e);
         let pair = emit_pair(e, normal, &find);
@@ -56,29 +56,6 @@ fn number(c: char) -> u64 {
 
 fn numbers(numbers: impl Iterator<Item = u64>) -> Vec<u8> {
     numbers.flat_map(u64::to_le_bytes).collect()
-}
-
-/// Emits `class(at) -> i64`: of the character at an address.
-fn emit_class(e: &mut Emitter, normal: &Normal) -> Func {
-    let first = e.constant("encode.nfc.marks.first", halves(&normal.first), 64);
-    let inner = e.constant("encode.nfc.marks.inner", halves(&normal.inner), 64);
-    let last = e.constant("encode.nfc.marks.last", normal.last.clone(), 64);
-    let f = e.declare("encode.nfc.class", &[I64], &[I64]);
-    e.define(&f, Tuning::Optimised, |k, args| {
-        let byte = args[0].load_byte(0);
-        k.return_if(byte.ult(k.i64(0x80)), &[k.i64(0)]);
-        let (row, at) = (k.var(cut::half(k, first, byte)), k.var(args[0]));
-        let next = || {
-            at.add(k.i64(1));
-            (row.get() << 6) + (at.get().load_byte(0) & 63)
-        };
-        k.if_(k.i64(0xdf).ult(byte), || {
-            k.if_(k.i64(0xef).ult(byte), || row.set(cut::half(k, inner, next())));
-            row.set(cut::half(k, inner, next()));
-        });
-        k.ret(&[(k.data(last) + next()).load_byte(0)]);
-    });
-    f
 }
 
 /// Emits `key(at) -> i64`: the number of the character at an address.

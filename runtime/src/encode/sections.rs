@@ -5,6 +5,7 @@
 //! in front, bytes that no token stands for. Then a copy is made at the end of the caller's buffer
 //! of tokens, and tokens grow towards it as it is used up.
 
+use super::added::emit_find;
 use super::cut;
 use super::merges::{Origin, analyse};
 use super::normal::Nfc;
@@ -20,6 +21,8 @@ use targets::{Emitter, Func, Kernel, Val};
 pub const PLAIN_TEXT: i64 = 1;
 /// Flags of `text`: something stands before the text.
 pub const CONTINUES: i64 = 2;
+/// Most bytes of a character.
+const CHARACTER: i64 = 4;
 
 /// Functions from text to tokens.
 pub struct Sections {
@@ -130,7 +133,7 @@ impl Normaliser {
                 || p.get().ult(end),
                 || {
                     let found = match find {
-                        Some(find) => k.call(find, &[p.get(), end, flags]),
+                        Some(find) => k.call(find, &[text, p.get(), end, flags]),
                         None => vec![end, k.i64(-1)],
                     };
                     let behind = k.call(&nfc.decompose, &[p.get(), found[0], parts, one])[0];
@@ -172,7 +175,7 @@ fn emit_sections(e: &mut Emitter, encoder: &Encoder, section: &Func, find: Optio
         let (p, out, flags) = (k.var(text), k.var(args[2]), k.var(flags));
         k.loop_(|| {
             let found = match find {
-                Some(find) => k.call(find, &[p.get(), end, flags.get()]),
+                Some(find) => k.call(find, &[text, p.get(), end, flags.get()]),
                 None => vec![end, k.i64(-1)],
             };
             let (next, token) = (found[0], found[1]);
@@ -192,8 +195,9 @@ fn emit_sections(e: &mut Emitter, encoder: &Encoder, section: &Func, find: Optio
             });
             k.break_if(token.is(-1));
             let after = next + (token >> 32);
-            // One byte stays free for a space in front of what follows.
-            push(k, out, limit_at(copied, limit, after - 1), token);
+            // One byte stays free for a space in front of what follows; a token there may ask for
+            // the character before it.
+            push(k, out, limit_at(copied, limit, after - CHARACTER), token);
             flags.set(flags.get() | CONTINUES);
             p.set(after);
         });
@@ -205,53 +209,6 @@ fn emit_sections(e: &mut Emitter, encoder: &Encoder, section: &Func, find: Optio
 /// Where tokens must end when text from an address on is still needed.
 fn limit_at<'k>(copied: Val<'k>, limit: Val<'k>, at: Val<'k>) -> Val<'k> {
     copied.is_not(0).select(at & -4, limit)
-}
-
-/// Emits `find(text, end, flags) -> (address, i64)`: where the first added token is, the longest one
-/// there, and the token with its length above bit 32; `end` and -1 if there is none.
-fn emit_find(e: &mut Emitter, encoder: &Encoder) -> Option<Func> {
-    const SPECIAL: u32 = 1 << 30;
-    let value = |index: usize, special| index as u32 | if special { SPECIAL } else { 0 };
-    let added = encoder.added.iter().enumerate();
-    let strings = added.map(|(i, added)| (added.bytes.as_slice(), value(i, added.special)));
-    let trie = Trie::new(strings.collect())?;
-    let cells = e.constant("encode.added", trie.bytes(), 64);
-    let entries = encoder.added.iter().flat_map(|added| {
-        let entry = u64::from(added.token) | (added.bytes.len() as u64) << 32;
-        entry.to_le_bytes()
-    });
-    let entries: Vec<u8> = entries.collect();
-    let entries = e.constant("encode.added_tokens", entries, 64);
-    let mut starts = vec![0; 256];
-    encoder.added.iter().for_each(|added| starts[usize::from(added.bytes[0])] = 1);
-    let starts = e.constant("encode.added_starts", starts, 64);
-
-    let f = e.declare("encode.find", &[I64; 3], &[I64, I64]);
-    e.define(&f, Tuning::Optimised, |k, args| {
-        let (p, end, flags) = (k.var(args[0]), args[1], args[2]);
-        k.while_(
-            || p.get().ult(end),
-            || {
-                let starts = (k.data(starts) + p.get().load_byte(0)).load_byte(0);
-                let (found, after) = (k.var(k.i64(-1)), k.var(p.get() + 1));
-                k.if_(starts.is_not(0), || {
-                    trie.walk(k, k.data(cells), p.get(), end, |value, at| {
-                        found.set(value);
-                        after.set(at);
-                    });
-                });
-                let special = (found.get() & i64::from(SPECIAL)).is_not(0);
-                let as_text = special & (flags & PLAIN_TEXT).is_not(0);
-                let hit = found.get().is_not(-1) & !as_text;
-                let index = hit.select(found.get() & i64::from(SPECIAL - 1), k.i64(0));
-                let entry = (k.data(entries) + (index << 3)).load_constant(I64, 0);
-                k.return_if(hit, &[p.get(), entry]);
-                p.set(after.get());
-            },
-        );
-        k.ret(&[end, k.i64(-1)]);
-    });
-    Some(f)
 }
 
 /// Emits `prepare(text, end, flags) -> (start, end)`: puts a space before a section that wants one,

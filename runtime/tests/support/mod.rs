@@ -9,7 +9,7 @@ use object::{Object, ObjectSymbol};
 use runtime::sample::reference::Sampling;
 use runtime::sample::scratch_bytes;
 use runtime::state::{self, StateLayout};
-use runtime::{errors, pieces, sample, save};
+use runtime::{cpu, errors, pieces, sample, save};
 use std::ffi::CStr;
 use targets::jit::{self, Code};
 use targets::{Emitter, Func, Target};
@@ -39,7 +39,8 @@ pub fn emit(
 ) -> Vec<Func> {
     let mut emitter = Emitter::new(target, module, "smol", false);
     let checksum = save::emit_checksum(&mut emitter);
-    let mut functions = save::emit(&mut emitter, layout, &checksum).to_vec();
+    let variant = cpu::emit_variant(&mut emitter, &[None]);
+    let mut functions = save::emit(&mut emitter, layout, &checksum, &variant).to_vec();
     functions.push(sample::emit(&mut emitter, layout));
     functions.push(pieces::emit(&mut emitter, tokens));
     functions.push(errors::emit(&mut emitter));

@@ -6,6 +6,7 @@ pub mod x64_amx;
 pub mod x64_amx_scores;
 pub mod x64_cpu;
 pub mod x64_int;
+pub mod x64_peak;
 pub mod x64_rows;
 pub mod x64_softmax;
 

@@ -1,5 +1,5 @@
-//! Rows to quantised rows, 512 bits wide (AVX-512 F, DQ): `rms_norm` and `silu_mul`, each with the
-//! `quant_rows` that takes its result.
+//! Rows to quantised rows, 512 bits wide (AVX-512 F, DQ): `rms_norm`, `silu_mul` and `gelu_mul`, each
+//! with the `quant_rows` that takes its result.
 //!
 //! The same arithmetic in the same order as the CLIF kernels of those names.
 
@@ -10,9 +10,10 @@ use crate::kernels::quant_rows::{
     NEGATIVE_SUM, NEGATIVE_SUM_128, PART, SCALED_SUM, group_bytes, parts,
 };
 use crate::kernels::rms_norm;
-use crate::math::{EXP, EXP2, EXP2_LOW};
+use crate::math::{EXP, EXP2, EXP2_LOW, GELU};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use ir::Gate;
 
 pub(super) type Done = Result<(), IcedError>;
 
@@ -65,10 +66,10 @@ pub fn rms_norm_quant(shape: rms_norm::Shape, group: u64) -> Code {
     write_rms_norm(shape, group as i32).expect("the kernel's operands are encodable")
 }
 
-/// `silu_mul` and `quant_rows` in groups of `group`: parameters gate, up, y, rows, x_stride, y_stride,
-/// first and end group.
-pub fn silu_mul_quant(group: u64) -> Code {
-    write_silu_mul(group as i32).expect("the kernel's operands are encodable")
+/// `silu_mul` or `gelu_mul` and `quant_rows` in groups of `group`: parameters gate, up, y, rows,
+/// x_stride, y_stride, first and end group.
+pub fn gate_mul_quant(gate: Gate, group: u64) -> Code {
+    write_gate_mul(gate, group as i32).expect("the kernel's operands are encodable")
 }
 
 fn write_rms_norm(shape: rms_norm::Shape, group: i32) -> Result<Code, IcedError> {
@@ -119,10 +120,13 @@ fn write_rms_norm(shape: rms_norm::Shape, group: i32) -> Result<Code, IcedError>
     w.finish()
 }
 
-fn write_silu_mul(group: i32) -> Result<Code, IcedError> {
+fn write_gate_mul(gate: Gate, group: i32) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
     order(&mut w)?;
-    let c = Constants::new(&mut w, &[quant_constants(), vec![SIGN], exp_constants()].concat())?;
+    let [linear, cubic] = GELU.map(|number| (-number).to_bits());
+    let own = if gate == Gate::Gelu { linear } else { SIGN };
+    let c = Constants::new(&mut w, &[quant_constants(), vec![own], exp_constants()].concat())?;
+    w.constant(CUBIC, cubic)?;
     let (mut row, mut groups, mut next, mut done) =
         (w.a.create_label(), w.a.create_label(), w.a.create_label(), w.a.create_label());
     // From the first group on: rbx bytes into rows of floats, rbp bytes of them, r12 into y.
@@ -141,7 +145,7 @@ fn write_silu_mul(group: i32) -> Result<Code, IcedError> {
     for (i, x) in ZMM[..vectors(group)].iter().enumerate() {
         let at = 64 * i as i32;
         w.load(i, rdi + r10 * 1 + at)?;
-        silu(&mut w, &c, *x)?;
+        activation(&mut w, &c, gate, *x)?;
         w.a.vmulps(*x, *x, zmmword_ptr(rsi + r10 * 1 + at))?;
     }
     quantise(&mut w, &c, group)?;
@@ -160,10 +164,20 @@ fn vectors(group: i32) -> usize {
     (group / 16) as usize
 }
 
-/// Register `x` becomes its `x / (1 + exp(-x))`, as `math::silu` has it.
-fn silu(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
+/// Where minus the factor of `x³` in `gelu` is.
+const CUBIC: usize = 13;
+
+/// Register `x` becomes its activation, as `math::silu` and `math::gelu` have it.
+fn activation(w: &mut Wide, c: &Constants, gate: Gate, x: AsmRegisterZmm) -> Done {
     let n = zmm9;
-    w.a.vxorps(n, x, ZMM[c.at(SIGN)])?;
+    match gate {
+        Gate::Silu => w.a.vxorps(n, x, ZMM[c.at(SIGN)])?,
+        Gate::Gelu => {
+            w.a.vmulps(n, x, x)?;
+            w.a.vfmadd213ps(n, ZMM[CUBIC], c.zmm(-GELU[0]))?;
+            w.a.vmulps(n, n, x)?;
+        }
+    }
     exp(w, c, n)?;
     w.a.vaddps(n, n, c.zmm(1.0))?;
     w.a.vdivps(x, x, n)

@@ -34,13 +34,15 @@ const SIGN: u32 = 1 << 31;
 const SUM: usize = 13;
 /// Minus the maximum times the factor on scores; for `exp` the maximum.
 const START: AsmRegisterZmm = zmm16;
+/// How many positions a window hides from where masks are made on.
+const HIDDEN: AsmRegisterZmm = zmm17;
 /// Lane `i` holds `i`.
 const PLACES: AsmRegisterZmm = zmm15;
 
 /// Parameters scores, rows, positions seen by row 0, more per row, positions of the block, what is kept
 /// of rows; with `quantised` also the scales of values and where the quantised rows go.
-pub fn softmax(scale: f32, quantised: bool) -> Code {
-    write(scale, quantised).expect("the kernel's operands are encodable")
+pub fn softmax(scale: f32, quantised: bool, window: Option<u64>) -> Code {
+    write(scale, quantised, window).expect("the kernel's operands are encodable")
 }
 
 /// What the parts of the kernel share.
@@ -50,11 +52,12 @@ struct Softmax {
     /// On scores: the exponent's base is 2 where weights are quantised.
     factor: f32,
     quantised: bool,
+    window: Option<u64>,
 }
 
 /// `rbp` positions that the row sees, `r10` counts positions, `r11` walks the quantised row, `r12`
-/// scales of values, `r13` quantised rows.
-fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
+/// scales of values, `r13` quantised rows, `r14` positions that a window hides.
+fn write(scale: f32, quantised: bool, window: Option<u64>) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
     if quantised {
         w.a.mov(r12, qword_ptr(rsp + ARGUMENTS))?;
@@ -70,7 +73,7 @@ fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
     let c = Constants::new(&mut w, &c)?;
     lane_bytes(&mut w, PLACES, std::array::from_fn(|i| i as u8))?;
     order(&mut w)?;
-    let mut s = Softmax { w, c, factor, quantised };
+    let mut s = Softmax { w, c, factor, quantised, window };
     let (mut row, mut done) = (s.w.a.create_label(), s.w.a.create_label());
     s.w.a.set_label(&mut row)?;
     s.w.a.sub(rsi, 1)?;
@@ -89,6 +92,8 @@ fn write(scale: f32, quantised: bool) -> Result<Code, IcedError> {
 
 /// `vcmpps`: equal.
 const EQUAL: i32 = 0;
+/// `vpcmpd`: first not below second.
+const NOT_LESS: i32 = 5;
 
 impl Softmax {
     fn row(&mut self) -> Done {
@@ -99,6 +104,9 @@ impl Softmax {
         self.w.a.cmp(rax, r8)?;
         self.w.a.cmovg(rax, r8)?;
         self.w.a.mov(rbp, rax)?;
+        if let Some(window) = self.window {
+            self.hide(window)?;
+        }
         self.highest()?;
         self.rise()?;
         self.w.zero(SUM)?;
@@ -116,6 +124,18 @@ impl Softmax {
         self.w.a.vmovss(dword_ptr(r9 + running::SUM), xmm2)
     }
 
+    /// Positions of the block before the window; where those are all that the row would see, it sees
+    /// nothing.
+    fn hide(&mut self, window: u64) -> Done {
+        let a = &mut self.w.a;
+        a.xor(eax, eax)?;
+        a.mov(r14, rdx)?;
+        a.sub(r14, window as i32)?;
+        a.cmovs(r14, rax)?;
+        a.cmp(r14, rbp)?;
+        a.cmovge(rbp, rax)
+    }
+
     /// The maximum of what the row sees, in every lane of `zmm0`.
     fn highest(&mut self) -> Done {
         let lowest = self.c.zmm(running::NOTHING.0);
@@ -128,6 +148,10 @@ impl Softmax {
         self.w.a.lea(rax, qword_ptr(r10 + GROUP))?;
         self.w.a.cmp(rax, rbp)?;
         self.w.a.jg(rest)?;
+        if self.window.is_some() {
+            self.w.a.cmp(r10, r14)?;
+            self.w.a.jl(rest)?;
+        }
         for (i, x) in [zmm0, zmm1].into_iter().enumerate() {
             self.w.a.vmaxps(x, x, zmmword_ptr(rdi + r10 * 4 + 64 * i as i32))?;
         }
@@ -141,6 +165,10 @@ impl Softmax {
             self.next_mask(zmm2, zmm3)?;
             self.w.a.vmaxps(x.k1(), x, zmmword_ptr(rdi + r10 * 4 + 64 * i as i32))?;
         }
+        if self.window.is_some() {
+            self.w.a.add(r10, GROUP)?;
+            self.w.a.jmp(more)?;
+        }
         self.w.a.set_label(&mut done)?;
         self.w.a.vmaxps(zmm0, zmm0, zmm1)?;
         lanes(&mut self.w, zmm0, zmm1, CodeAssembler::vmaxps)
@@ -151,12 +179,20 @@ impl Softmax {
         self.w.a.mov(eax, ebp)?;
         self.w.a.sub(eax, r10d)?;
         self.w.a.vpbroadcastd(seen, eax)?;
+        if self.window.is_some() {
+            self.w.a.mov(eax, r14d)?;
+            self.w.a.sub(eax, r10d)?;
+            self.w.a.vpbroadcastd(HIDDEN, eax)?;
+        }
         self.w.a.vmovdqa32(places, PLACES)
     }
 
     /// `k1`: the next sixteen positions that are seen.
     fn next_mask(&mut self, places: AsmRegisterZmm, seen: AsmRegisterZmm) -> Done {
         self.w.a.vpcmpd(k1, places, seen, LESS)?;
+        if self.window.is_some() {
+            self.w.a.vpcmpd(k1.k1(), places, HIDDEN, NOT_LESS)?;
+        }
         self.w.a.mov(eax, 16)?;
         self.w.a.vpbroadcastd(zmm12, eax)?;
         self.w.a.vpaddd(places, places, zmm12)
@@ -217,7 +253,7 @@ impl Softmax {
         self.w.a.lea(rax, qword_ptr(r10 + BATCH * GROUP))?;
         self.w.a.cmp(rax, rbp)?;
         self.w.a.jg(rest)?;
-        self.batch(BATCH, false)?;
+        self.batch(BATCH, self.window.is_some())?;
         self.w.a.jmp(more)?;
         self.w.a.set_label(&mut rest)?;
         self.w.a.cmp(r10, rbp)?;

@@ -10,7 +10,7 @@ use crate::kernels::{
 };
 use crate::plan::{Step, steps};
 use crate::sync::define_barrier;
-use ir::{DType, Op, Rope, Type};
+use ir::{DType, Gate, Op, Rope, Type};
 use std::collections::HashMap;
 
 /// Kernels by what they are specialised for.
@@ -26,9 +26,10 @@ pub(super) struct Kernels {
     pub(super) rms_norm: Vec<(rms_norm::Shape, Func)>,
     /// With the group that follows.
     pub(super) rms_norm_quant: Vec<(rms_norm::Shape, u64, Func)>,
-    pub(super) silu_mul_quant: HashMap<u64, Func>,
-    /// By rows, matrix, and the group of the result.
-    pub(super) gated: HashMap<(DType, DType, u64), Func>,
+    /// With the group that follows.
+    pub(super) gate_mul_quant: HashMap<(Gate, u64), Func>,
+    /// By rows, matrix, activation, and the group of the result.
+    pub(super) gated: HashMap<(DType, DType, Gate, u64), Func>,
     /// Private memory that `gated` wants behind the room of products.
     pub(super) gated_bytes: u64,
     pub(super) rope: HashMap<(u64, u64), Func>,
@@ -37,7 +38,8 @@ pub(super) struct Kernels {
     pub(super) attention: Vec<(attention::Shape, Func)>,
     /// Private memory that attention wants.
     pub(super) private_bytes: u64,
-    pub(super) silu_mul: Func,
+    pub(super) gate_mul: HashMap<Gate, Func>,
+    pub(super) scale: Option<Func>,
     pub(super) add: Func,
     pub(super) barrier: Func,
     /// Private memory that products want, at its start.
@@ -48,6 +50,12 @@ pub(super) struct Kernels {
 pub(super) fn group_of(op: &Op) -> u64 {
     let Op::QuantRows { group } = op else { unreachable!("the plan names a quant_rows") };
     u64::from(*group)
+}
+
+/// The activation of a `silu_mul` or `gelu_mul`.
+pub(super) fn gate_of(op: &Op) -> Gate {
+    let Op::GateMul(gate) = op else { unreachable!("the plan names a gate") };
+    *gate
 }
 
 /// Slot of a cache type, for a context.
@@ -67,7 +75,7 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         hadamard: HashMap::new(),
         rms_norm: vec![],
         rms_norm_quant: vec![],
-        silu_mul_quant: HashMap::new(),
+        gate_mul_quant: HashMap::new(),
         gated: HashMap::new(),
         gated_bytes: 0,
         rope: HashMap::new(),
@@ -75,7 +83,8 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         kv_append: HashMap::new(),
         attention: vec![],
         private_bytes: 0,
-        silu_mul: elementwise::define_silu_mul(e),
+        gate_mul: HashMap::new(),
+        scale: None,
         add: elementwise::define_add(e),
         barrier: define_barrier(e),
         room_bytes: 0,
@@ -95,11 +104,12 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
                     kernels.need_quantised(e, &graph.insts[inst].op, &types(inst), group);
                 }
                 Step::Gated { gate, up, mul, quant } => {
+                    let op = &graph.insts[mul].op;
                     let group = group_of(&graph.insts[quant].op);
-                    kernels.need_quantised(e, &graph.insts[mul].op, &types(mul), group);
+                    kernels.need_quantised(e, op, &types(mul), group);
                     for linear in [gate, up] {
                         kernels.need(e, inputs, &Op::Linear, &types(linear), scratch);
-                        kernels.need_gated(e, &types(linear), group, inputs.chunk);
+                        kernels.need_gated(e, &types(linear), (gate_of(op), group), inputs.chunk);
                     }
                 }
             }
@@ -212,9 +222,9 @@ impl Kernels {
                 let made = self.kv_append.entry(slot);
                 made.or_insert_with(|| kv_append::define(e, &name, slot));
             }
-            Op::Attention { heads, scale } => {
+            Op::Attention { .. } => {
                 let slot = slot(&types[1], context);
-                let shape = attention::Shape { slot, heads: *heads, scale: *scale as f32 };
+                let shape = attention_shape(op, slot);
                 if !self.attention.iter().any(|(s, _)| *s == shape) {
                     let products = self.products(e, &slot);
                     let name = format!("attention_{}", self.attention.len());
@@ -224,7 +234,14 @@ impl Kernels {
                     self.attention.push((shape, f));
                 }
             }
-            Op::Add | Op::SiluMul | Op::Call(_) => {}
+            Op::Scale { .. } => {
+                self.scale.get_or_insert_with(|| elementwise::define_scale(e));
+            }
+            Op::GateMul(gate) => {
+                let made = self.gate_mul.entry(*gate);
+                made.or_insert_with(|| elementwise::define_gate_mul(e, *gate));
+            }
+            Op::Add | Op::Call(_) => {}
         }
     }
 
@@ -239,26 +256,33 @@ impl Kernels {
                     self.rms_norm_quant.push((shape, group, f));
                 }
             }
-            Op::SiluMul => {
-                let made = self.silu_mul_quant.entry(group);
-                made.or_insert_with(|| elementwise::define_silu_mul_quant(e, group));
+            Op::GateMul(gate) => {
+                let made = self.gate_mul_quant.entry((*gate, group));
+                made.or_insert_with(|| elementwise::define_gate_mul_quant(e, *gate, group));
             }
             _ => unreachable!("the plan quantises these"),
         }
     }
 
     /// Emits `gated` for one of its matrices, after the kernels that it calls.
-    fn need_gated(&mut self, e: &mut Emitter, types: &[Type], group: u64, chunk: u64) {
+    fn need_gated(
+        &mut self,
+        e: &mut Emitter,
+        types: &[Type],
+        (gate, group): (Gate, u64),
+        chunk: u64,
+    ) {
         let (rows, _) = types[0].as_rows().expect("verified");
         let (matrix, _) = types[1].as_weight().expect("verified");
         self.gated_bytes = self.gated_bytes.max(gated::products_bytes(chunk, group));
-        if self.gated.contains_key(&(rows, matrix, group)) {
+        if self.gated.contains_key(&(rows, matrix, gate, group)) {
             return;
         }
         let panels = self.panels_of(e, rows, matrix);
-        let (linear, quant) = (&self.linear[&(rows, matrix)], &self.silu_mul_quant[&group]);
-        let f = gated::define(e, &panels, group, linear, quant);
-        self.gated.insert((rows, matrix, group), f);
+        let (linear, quant) = (&self.linear[&(rows, matrix)], &self.gate_mul_quant[&(gate, group)]);
+        let name = format!("gated_{}_{}_g{group}", gate.name(), panels.name);
+        let f = gated::define(e, &name, group, linear, quant);
+        self.gated.insert((rows, matrix, gate, group), f);
     }
 
     fn need_angles(&mut self, e: &mut Emitter, r: &Rope, chunk: u64, scratch: &mut u64) {
@@ -276,6 +300,13 @@ impl Kernels {
     pub(super) fn angles_at(&self, r: &Rope) -> u64 {
         self.angles.iter().find(|(known, ..)| known == r).expect("kernels were collected").2
     }
+}
+
+pub(super) fn attention_shape(op: &Op, slot: Slot) -> attention::Shape {
+    let Op::Attention { heads, scale, window } = *op else { unreachable!("attention only") };
+    // One that holds all positions hides none.
+    let window = window.filter(|window| *window < slot.positions);
+    attention::Shape { slot, heads, scale: scale as f32, window }
 }
 
 pub(super) fn rms_norm_shape(eps: f64, group: Option<u64>, types: &[Type]) -> rms_norm::Shape {

@@ -1,10 +1,10 @@
 //! Writing the function of a graph: each step a call of its kernel on this worker's share, with
 //! barriers where one step needs what another worker did.
 
-use super::kernels::{Kernels, group_of, rms_norm_shape, slot};
+use super::kernels::{Kernels, attention_shape, gate_of, group_of, rms_norm_shape, slot};
 use super::{Clock, Inputs};
 use crate::builder::{Func, Kernel, Val};
-use crate::kernels::{attention, fake_quant, int_panel, kv_append, panel};
+use crate::kernels::{fake_quant, int_panel, kv_append, panel};
 use crate::pack::padded_rows;
 use crate::plan::{GraphPlan, Place, Step, row_bytes, row_stride};
 use crate::profile;
@@ -259,14 +259,14 @@ impl Writer<'_> {
                 return self.linear(s, linear, result, Some(residual));
             }
             Step::Quantised { inst, quant } => {
-                let whole_rows = self.graph.insts[inst].op != Op::SiluMul;
-                let cut = if whole_rows { Cut::Rows } else { Cut::Other };
+                let by_groups = matches!(self.graph.insts[inst].op, Op::GateMul(_));
+                let cut = if by_groups { Cut::Other } else { Cut::Rows };
                 self.meet(s, cut, &reads, &writes);
                 return self.quantised(s, inst, quant);
             }
-            Step::Gated { gate, up, quant, .. } => {
+            Step::Gated { gate, up, mul, quant } => {
                 self.meet(s, Cut::Other, &reads, &writes);
-                return self.gated(s, [gate, up], quant);
+                return self.gated(s, [gate, up], mul, quant);
             }
             Step::Inst(i) => i,
         };
@@ -289,7 +289,7 @@ impl Writer<'_> {
                 self.meet(s, Cut::Rows, &reads, &writes);
                 self.rope(s, index, r);
             }
-            Op::Add | Op::SiluMul => {
+            Op::Add | Op::Scale { .. } | Op::GateMul(_) => {
                 self.meet(s, Cut::Other, &reads, &writes);
                 self.element_wise(s, index);
             }
@@ -411,7 +411,7 @@ impl Writer<'_> {
         }
     }
 
-    /// `rms_norm` or `silu_mul` together with the `quant_rows` that takes its result.
+    /// `rms_norm`, `silu_mul` or `gelu_mul` together with the `quant_rows` that takes its result.
     fn quantised(&self, s: &Scope, index: usize, quant: usize) {
         let (inst, result) = (&self.graph.insts[index], self.graph.insts[quant].result);
         let (k, x) = (s.k, self.operand(index, 0));
@@ -434,12 +434,12 @@ impl Writer<'_> {
             let up = self.at(s, self.operand(index, 1));
             let (first, end) = share(s.record, k.i64((self.width(x) / group) as i64));
             let args = [x_at, up, y_at, s.rows, strides[0], strides[1], first, end];
-            k.call(&self.kernels.silu_mul_quant[&group], &args);
+            k.call(&self.kernels.gate_mul_quant[&(gate_of(&inst.op), group)], &args);
         }
     }
 
-    /// Two products, `silu_mul` and `quant_rows`; a worker takes whole groups.
-    fn gated(&self, s: &Scope, [gate, up]: [usize; 2], quant: usize) {
+    /// Two products, `silu_mul` or `gelu_mul`, and `quant_rows`; a worker takes whole groups.
+    fn gated(&self, s: &Scope, [gate, up]: [usize; 2], mul: usize, quant: usize) {
         let (k, result) = (s.k, self.graph.insts[quant].result);
         let group = group_of(&self.graph.insts[quant].op);
         let product = self.product(gate);
@@ -463,7 +463,8 @@ impl Writer<'_> {
         let types: Vec<Type> = types.map(|a| self.graph.arg_type(self.inputs.module, *a)).collect();
         let (rows, _) = types[0].as_rows().expect("verified");
         let (matrix, _) = types[1].as_weight().expect("verified");
-        k.call(&self.kernels.gated[&(rows, matrix, group)], &args);
+        let act = gate_of(&self.graph.insts[mul].op);
+        k.call(&self.kernels.gated[&(rows, matrix, act, group)], &args);
     }
 
     fn rope(&self, s: &Scope, index: usize, r: &Rope) {
@@ -478,14 +479,24 @@ impl Writer<'_> {
 
     fn element_wise(&self, s: &Scope, index: usize) {
         let inst = &self.graph.insts[index];
-        let (a, b) = (self.operand(index, 0), self.operand(index, 1));
+        let a = self.operand(index, 0);
         let stride = row_stride(self.width(a)) as i64;
         // Shares are whole vectors of four.
         let (first, end) = share(s.record, s.k.i64(stride / 16));
-        let f = if inst.op == Op::Add { &self.kernels.add } else { &self.kernels.silu_mul };
-        let y = self.at(s, inst.result);
-        let (a, b, stride) = (self.at(s, a), self.at(s, b), s.k.i64(stride));
-        s.k.call(f, &[a, b, y, s.rows, stride, first << 4, end << 4]);
+        let (first, end) = (first << 4, end << 4);
+        let (a, y, stride) = (self.at(s, a), self.at(s, inst.result), s.k.i64(stride));
+        let f = match &inst.op {
+            Op::Scale { by } => {
+                let f = self.kernels.scale.as_ref().expect("kernels were collected");
+                let by = s.k.i64((*by as f32).to_bits().into());
+                s.k.call(f, &[a, y, s.rows, stride, first, end, by]);
+                return;
+            }
+            Op::GateMul(gate) => &self.kernels.gate_mul[gate],
+            _ => &self.kernels.add,
+        };
+        let b = self.at(s, self.operand(index, 1));
+        s.k.call(f, &[a, b, y, s.rows, stride, first, end]);
     }
 
     fn kv_append(&self, s: &Scope, index: usize) {
@@ -509,11 +520,10 @@ impl Writer<'_> {
 
     fn attention(&self, s: &Scope, index: usize) {
         let inst = &self.graph.insts[index];
-        let Op::Attention { heads, scale } = inst.op else { unreachable!("attention only") };
         let (q, kv) = (self.operand(index, 0), self.operand(index, 1));
         let (q_stride, out_stride) = (self.stride(q), self.stride(inst.result));
         let slot = slot(&self.graph.value(kv).ty, self.inputs.module.meta.context);
-        let shape = attention::Shape { slot, heads, scale: scale as f32 };
+        let shape = attention_shape(&inst.op, slot);
         let made = self.kernels.attention.iter().find(|(known, _)| *known == shape);
         let (keys, values) = self.cache(s, self.cache_of(kv));
         let args = [

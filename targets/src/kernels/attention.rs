@@ -34,6 +34,8 @@ pub struct Shape {
     pub heads: u64,
     /// Factor on the scores.
     pub scale: f32,
+    /// Positions that a row sees, its own the last; none: all of them.
+    pub window: Option<u64>,
 }
 
 impl Shape {
@@ -126,7 +128,8 @@ impl Products {
 /// integers), keys, values, rows, position of row 0, q_stride, out_stride, private memory, worker,
 /// workers. Tiles are dealt to workers in contiguous shares.
 pub fn define(e: &mut Emitter, name: &str, shape: Shape, products: &Products) -> Func {
-    let softmax = softmax::define(e, &format!("{name}_softmax"), shape.scale, shape.ints());
+    let (scale, ints, window) = (shape.scale, shape.ints(), shape.window);
+    let softmax = softmax::define(e, &format!("{name}_softmax"), scale, ints, window);
     let scores = define_scores(e, &format!("{name}_scores"), shape, products);
     let tile = e.declare(&format!("{name}_tile"), &[I64; 10], &[]);
     let parts = Parts { shape, scores: &scores, values: &products.values, softmax: &softmax };
@@ -240,7 +243,10 @@ fn tile_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
         kept.store(running::MAX, k.f32(running::NOTHING.0));
         kept.store(running::SUM, k.f32(running::NOTHING.1));
     });
-    k.each(k.i64(0), most, BLOCK as i64, |start| {
+    // Blocks wholly before the window of the first row are nobody's.
+    let low = shape.window.map(|window| *seen - seen.umin(k.i64(window as i64)));
+    let first_block = low.map_or_else(|| k.i64(0), |low| low & -(BLOCK as i64));
+    k.each(first_block, most, BLOCK as i64, |start| {
         let positions = (most - start).umin(k.i64(BLOCK as i64));
         let panels = (positions + (PANEL_POSITIONS as i64 - 1)) / PANEL_POSITIONS as i64;
         let first = start / PANEL_POSITIONS as i64;
@@ -253,11 +259,11 @@ fn tile_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
         }
         k.call(parts.softmax, &args);
         // Before the first block there is nothing that a factor could change.
-        k.if_(start.is_not(0), || rescale(k, shape, &private, *m));
+        k.if_(start.ne(first_block), || rescale(k, shape, &private, *m));
         let block = Block {
             values: *values + first * slot.value_panel_bytes() as i64,
             length: if shape.ints() { panels } else { positions },
-            is_first: start.is(0),
+            is_first: start.eq(first_block),
         };
         value_block(k, parts, &block, *m, &private);
     });

@@ -1,31 +1,39 @@
-//! `silu_mul` and `add`: `y = f(a, b)`, element by element.
+//! `silu_mul`, `gelu_mul`, `add` and `scale`, element by element.
 
 use super::quant_rows;
 use crate::asm::x64_rows;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
-use crate::math::silu;
+use crate::math::{gelu, silu};
 use cranelift_codegen::ir::types::*;
+use ir::Gate;
 
-/// Emits `silu_mul`: `y = a / (1 + exp(-a)) · b`.
-pub fn define_silu_mul(e: &mut Emitter) -> Func {
-    define(e, "silu_mul", |a, b| silu(a) * b)
+fn activation(gate: Gate, x: Val<'_>) -> Val<'_> {
+    match gate {
+        Gate::Silu => silu(x),
+        Gate::Gelu => gelu(x),
+    }
 }
 
-/// Emits `silu_mul` together with the `quant_rows` in groups of `group` that takes its result:
-/// parameters gate, up, y (quantised rows), rows, x_stride, y_stride, first and end group.
-pub fn define_silu_mul_quant(e: &mut Emitter, group: u64) -> Func {
-    let f = e.declare(&format!("silu_mul_quant_g{group}"), &[I64; 8], &[]);
+/// Emits `silu_mul` or `gelu_mul`: `y = act(a) · b`.
+pub fn define_gate_mul(e: &mut Emitter, gate: Gate) -> Func {
+    define(e, gate.name(), |a, b| activation(gate, a) * b)
+}
+
+/// Emits `silu_mul` or `gelu_mul` together with the `quant_rows` in groups of `group` that takes its
+/// result: parameters gate, up, y (quantised rows), rows, x_stride, y_stride, first and end group.
+pub fn define_gate_mul_quant(e: &mut Emitter, gate: Gate, group: u64) -> Func {
+    let f = e.declare(&format!("{}_quant_g{group}", gate.name()), &[I64; 8], &[]);
     if e.target.facts.avx512 && group <= x64_rows::GROUP_MAX {
-        let code = x64_rows::silu_mul_quant(group);
+        let code = x64_rows::gate_mul_quant(gate, group);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
         return f;
     }
-    e.define(&f, Tuning::Optimised, |k, args| silu_mul_quant(k, args, group));
+    e.define(&f, Tuning::Optimised, |k, args| gate_mul_quant(k, args, gate, group));
     f
 }
 
-fn silu_mul_quant<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], group: u64) {
+fn gate_mul_quant<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], act: Gate, group: u64) {
     let [gate, up, y, rows, x_stride, y_stride, first, end] = args else {
         unreachable!("eight parameters are declared")
     };
@@ -36,7 +44,8 @@ fn silu_mul_quant<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], group: u64) {
         k.each(*first, *end, 1, |g| {
             let (gate, up) = (gate.get() + g * bytes, up.get() + g * bytes);
             k.each(k.i64(0), k.i64(bytes), 16, |i| {
-                let value = silu((gate + i).load(F32X4, 0)) * (up + i).load(F32X4, 0);
+                let gate = activation(act, (gate + i).load(F32X4, 0));
+                let value = gate * (up + i).load(F32X4, 0);
                 (values + i).store(0, value);
             });
             let value = |i: Val<'k>| (values + i).load(F32X4, 0);
@@ -77,8 +86,34 @@ fn define(e: &mut Emitter, name: &str, f: impl for<'k> Fn(Val<'k>, Val<'k>) -> V
     function
 }
 
-/// The plain reference of `silu_mul`, in f64.
-pub fn silu_mul_reference(gate: f32, up: f32) -> f32 {
+/// Emits `scale`: `y = x · by`. Parameters: x, y, rows, row stride in bytes, first and end byte of
+/// the columns in a row, multiples of 16, the bits of the factor.
+pub fn define_scale(e: &mut Emitter) -> Func {
+    let f = e.declare("scale", &[I64; 7], &[]);
+    e.define(&f, Tuning::Optimised, |k, args| {
+        let [x, y, rows, stride, first, end, by] = args else {
+            unreachable!("seven parameters are declared")
+        };
+        let (x, y) = (k.var(*x), k.var(*y));
+        let by = by.truncate(I32).cast(F32).splat(F32X4);
+        k.each(k.i64(0), *rows, 1, |_| {
+            k.each(*first, *end, 16, |i| {
+                (y.get() + i).store(0, (x.get() + i).load(F32X4, 0) * by);
+            });
+            x.set(x.get() + *stride);
+            y.set(y.get() + *stride);
+        });
+        k.ret(&[]);
+    });
+    f
+}
+
+/// The plain reference of `silu_mul` and `gelu_mul`, in f64.
+pub fn gate_mul_reference(kind: Gate, gate: f32, up: f32) -> f32 {
     let gate = f64::from(gate);
-    (gate / (1.0 + (-gate).exp()) * f64::from(up)) as f32
+    let x = match kind {
+        Gate::Silu => gate,
+        Gate::Gelu => (8.0 / std::f64::consts::PI).sqrt() * (gate + 0.044_715 * gate.powi(3)),
+    };
+    (gate / (1.0 + (-x).exp()) * f64::from(up)) as f32
 }

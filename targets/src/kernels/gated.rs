@@ -1,7 +1,6 @@
-//! `gated`: two products of the same rows, `silu_mul` of them and `quant_rows`, a group at a time, so that
+//! `gated`: two products of the same rows, `silu_mul` or `gelu_mul` of them and `quant_rows`, a group at a time, so that
 //! what stands between them stays in the cache.
 
-use super::linear::Panels;
 use super::panel::PANEL_ROWS;
 use super::quant_rows::group_bytes;
 use crate::builder::Func;
@@ -18,17 +17,17 @@ pub fn products_bytes(rows: u64, group: u64) -> u64 {
     2 * rows * group * 4
 }
 
-/// Emits `gated` for results in groups of `group`: parameters gate, up (matrices), x, y (quantised
+/// Emits `gated` for results in groups of `group`, called `name`: parameters gate, up (matrices), x, y (quantised
 /// rows), steps, x_stride, y_stride, rows, first group, end group, room of `linear`, products.
-/// `linear` and `silu_mul_quant` are those of the panels and the group.
+/// `linear` and `gate_mul_quant` are those of the panels and the group.
 pub fn define(
     e: &mut Emitter,
-    panels: &Panels,
+    name: &str,
     group: u64,
     linear: &Func,
-    silu_mul_quant: &Func,
+    gate_mul_quant: &Func,
 ) -> Func {
-    let f = e.declare(&format!("gated_{}_g{group}", panels.name), &[I64; 12], &[]);
+    let f = e.declare(name, &[I64; 12], &[]);
     e.define(&f, Tuning::Optimised, |k, args| {
         let [gate, up, x, y, steps, x_stride, y_stride, rows, first, end, room, products] = args
         else {
@@ -48,7 +47,7 @@ pub fn define(
             }
             let to = *y + g * group_bytes(group) as i64;
             let operands = [*products, ups, to, *rows, stride, *y_stride];
-            k.call(silu_mul_quant, &[&operands[..], &[none, k.i64(1)]].concat());
+            k.call(gate_mul_quant, &[&operands[..], &[none, k.i64(1)]].concat());
         });
         k.ret(&[]);
     });

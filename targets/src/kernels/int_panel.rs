@@ -176,7 +176,7 @@ fn whole_tiles<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], tiles: &Func, by_rows: &
 }
 
 /// The assembled kernels that a target can run, widest first.
-fn unit(facts: &Facts) -> Option<Unit> {
+pub fn unit(facts: &Facts) -> Option<Unit> {
     let units = [
         (facts.avx512vnni, Unit::Avx512Vnni),
         (facts.avxvnni, Unit::AvxVnni),

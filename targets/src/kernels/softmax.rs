@@ -2,6 +2,8 @@
 //! is that of all positions so far. `attention` multiplies what a row had by the factor that comes
 //! with it (online softmax: Milakov and Gimelshein, arXiv 1805.02867).
 //!
+//! With a window, positions before it are not seen either.
+//!
 //! For a cache of integers the weights leave as quantised rows in groups of 32 positions, each
 //! weight times the scale of its value. The sum is that of the weights before both.
 
@@ -15,6 +17,7 @@ use crate::emit::{Emitter, Tuning};
 use crate::math::{exp, exp2};
 use cranelift_codegen::ir::types::*;
 use std::f32::consts::LOG2_E;
+use std::ops::Range;
 
 /// Bytes from one row of scores to the next.
 pub const SCORE_STRIDE: u64 = 4 * BLOCK;
@@ -41,12 +44,19 @@ pub mod running {
 /// Emits it: parameters scores (rows of whole panels), rows, positions that row 0 sees from the first
 /// one of the block on (none if negative), how many more each row sees, positions of the block, what is
 /// kept of the rows; with `quantised` also the scales of the block's values, f32, and where the
-/// quantised rows go. Weights of positions that are not seen are 0.
-pub fn define(e: &mut Emitter, name: &str, scale: f32, quantised: bool) -> Func {
+/// quantised rows go. With a window, of the positions that a row sees only so many last ones, over all
+/// blocks. Weights of positions that are not seen are 0.
+pub fn define(
+    e: &mut Emitter,
+    name: &str,
+    scale: f32,
+    quantised: bool,
+    window: Option<u64>,
+) -> Func {
     let params = if quantised { 8 } else { 6 };
     let f = e.declare(name, &vec![I64; params], &[]);
     if e.target.facts.avx512 {
-        let code = x64_softmax::softmax(scale, quantised);
+        let code = x64_softmax::softmax(scale, quantised, window);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
         return f;
     }
@@ -56,10 +66,13 @@ pub fn define(e: &mut Emitter, name: &str, scale: f32, quantised: bool) -> Func 
         };
         k.each(k.i64(0), *rows, 1, |t| {
             let own = *seen + t * *step;
-            let own = own.lt(k.i64(0)).select(k.i64(0), own).umin(*all);
+            let hidden = window.map(|window| positive(own - window as i64));
+            let own = positive(own).umin(*all);
+            let own = hidden.map_or(own, |hidden| hidden.lt(own).select(own, k.i64(0)));
             let row = Row {
                 scores: *scores + t * SCORE_STRIDE as i64,
                 own,
+                hidden,
                 all: *all,
                 kept: *kept + t * running::BYTES as i64,
                 quantised: match quantised {
@@ -74,6 +87,11 @@ pub fn define(e: &mut Emitter, name: &str, scale: f32, quantised: bool) -> Func 
     f
 }
 
+fn positive(x: Val<'_>) -> Val<'_> {
+    let zero = x.k.i64(0);
+    x.lt(zero).select(zero, x)
+}
+
 /// Bytes of the scores of a group.
 const GROUP_BYTES: i64 = 4 * PANEL_POSITIONS as i64;
 
@@ -81,6 +99,8 @@ struct Row<'k> {
     scores: Val<'k>,
     /// Positions it sees.
     own: Val<'k>,
+    /// How many of those a window hides, the first ones.
+    hidden: Option<Val<'k>>,
     /// Positions of the block.
     all: Val<'k>,
     kept: Val<'k>,
@@ -89,11 +109,16 @@ struct Row<'k> {
 }
 
 fn one_row<'k>(k: &'k Kernel<'k>, row: &Row<'k>, scale: f32) {
+    // One value where positions are seen, another where they are not.
+    let where_seen = |i: Val<'k>, a: Val<'k>, b: Val<'k>| {
+        let a = below(k, i, row.own).select(a, b);
+        row.hidden.map_or(a, |hidden| below(k, i, hidden).select(b, a))
+    };
     let lowest = k.f32x4(running::NOTHING.0);
     let maximum = k.var(lowest);
     k.each(k.i64(0), row.own, 4, |i| {
         let scores = (row.scores + (i << 2)).load(F32X4, 0);
-        maximum.set(maximum.get().pmax(below(k, i, row.own).select(scores, lowest)));
+        maximum.set(maximum.get().pmax(where_seen(i, scores, lowest)));
     });
     let before = row.kept.load(F32, running::MAX);
     let highest = before.pmax(maximum.get().max_lanes());
@@ -116,7 +141,7 @@ fn one_row<'k>(k: &'k Kernel<'k>, row: &Row<'k>, scale: f32) {
         for j in 0..8 {
             let i = first + 4 * j;
             let at = row.scores + (i << 2);
-            let weights = below(k, i, row.own).select(weight(at.load(F32X4, 0)), k.f32x4(0.0));
+            let weights = where_seen(i, weight(at.load(F32X4, 0)), k.f32x4(0.0));
             sums[j as usize % 4].add(weights);
             let weights = match row.quantised {
                 Some((scales, _)) => weights * (scales + (i << 2)).load(F32X4, 0),
@@ -157,8 +182,8 @@ fn zero<'k>(k: &'k Kernel<'k>, to: Val<'k>, bytes: i64) {
 }
 
 /// The plain reference: weights and their sum.
-pub fn reference(scores: &[f32], seen: usize, scale: f32) -> (Vec<f64>, f64) {
-    let seen = &scores[..seen];
+pub fn reference(scores: &[f32], seen: Range<usize>, scale: f32) -> (Vec<f64>, f64) {
+    let seen = &scores[seen];
     let highest = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weight = |s: &f32| (f64::from(s - highest) * f64::from(scale)).exp();
     let weights: Vec<f64> = seen.iter().map(weight).collect();

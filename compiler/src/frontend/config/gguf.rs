@@ -1,17 +1,25 @@
 //! Hyper-parameters from GGUF metadata.
 
-use super::{Config, Family, HeadKeys, count, count_or, limit, refuse, refuse_window, rope};
+use super::{
+    Config, Family, HeadKeys, count, count_or, gemma, limit, refuse, refuse_window, rope,
+    score_scale,
+};
 use crate::Error;
 use crate::frontend::gguf::Metadata;
 use crate::frontend::json::Keys;
 use crate::frontend::names::{BLOCK, EMBED, HEAD, Naming};
 use crate::frontend::store::BlobSource;
 use crate::tokenizer::Ids;
-use ir::Blobs;
+use ir::{Blobs, Gate};
 
 /// Architecture and family. Mistral files say `llama`.
-const ARCHES: &[(&str, Family)] =
-    &[("llama", Family::Llama), ("qwen2", Family::Qwen2), ("qwen3", Family::Qwen3)];
+const ARCHES: &[(&str, Family)] = &[
+    ("llama", Family::Llama),
+    ("qwen2", Family::Qwen2),
+    ("qwen3", Family::Qwen3),
+    ("gemma", Family::Gemma),
+    ("gemma3", Family::Gemma3),
+];
 
 const NAMES: HeadKeys = HeadKeys {
     heads: "attention.head_count",
@@ -34,7 +42,14 @@ pub fn read(metadata: &Metadata, store: &BlobSource) -> Result<Config, Error> {
     let head = head(keys, hidden, heads)?;
     super::check_heads(keys, &NAMES, [heads, kv_heads, head])?;
     let context = count(keys, "context_length", limit::CONTEXT)?;
-    refuse_window(keys, "attention.sliding_window", context)?;
+    let blocks = count(keys, "block_count", limit::BLOCKS)?;
+    let local = match family {
+        Family::Gemma3 => gemma::gguf(keys, [blocks, context, head])?,
+        _ => {
+            refuse_window(keys, "attention.sliding_window", context)?;
+            None
+        }
+    };
     let vocab = vocab(metadata, keys, store)?;
     let tokens = general.with_prefix("tokenizer.ggml.");
     let mut config = Config {
@@ -42,7 +57,7 @@ pub fn read(metadata: &Metadata, store: &BlobSource) -> Result<Config, Error> {
         family,
         hidden,
         ffn: count(keys, "feed_forward_length", limit::WIDTH)?,
-        blocks: count(keys, "block_count", limit::BLOCKS)?,
+        blocks,
         calls: 1,
         heads,
         kv_heads,
@@ -54,7 +69,12 @@ pub fn read(metadata: &Metadata, store: &BlobSource) -> Result<Config, Error> {
         tied: store.get(&HEAD.blob(Naming::Gguf, None)).is_none(),
         attention_bias: attention_bias(family, store),
         mlp_bias: has(store, "bgate"),
-        qk_norm: family == Family::Qwen3,
+        qk_norm: matches!(family, Family::Qwen3 | Family::Gemma3),
+        sandwich: family == Family::Gemma3,
+        gate: if family.is_gemma() { Gate::Gelu } else { Gate::Silu },
+        embed_scale: gemma::embed_scale(family, hidden),
+        score_scale: score_scale(scored(family, [blocks, hidden, heads, head])),
+        local,
         bos: super::token_ids(&tokens, "bos_token_id", vocab)?.first().copied(),
         eos: eos(&tokens, vocab)?,
     };
@@ -72,7 +92,18 @@ fn arch<'a>(keys: &Keys<'a>) -> Result<(&'a str, Family), Error> {
     }
 }
 
+/// The width under the root of the factor on scores, which a file does not tell: of the 27B model
+/// of Gemma 3, which has 62 blocks, that of a share of the hidden state.
+fn scored(family: Family, [blocks, hidden, heads, head]: [u64; 4]) -> u64 {
+    if family == Family::Gemma3 && blocks == 62 { hidden / heads } else { head }
+}
+
 fn refuse_features(keys: &Keys) -> Result<(), Error> {
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        if keys.float(key)?.unwrap_or(0.0) != 0.0 {
+            return Err(keys.unsupported(key, "capped logits are not supported"));
+        }
+    }
     if keys.int("expert_count")?.unwrap_or(0) > 0 {
         return Err(keys.unsupported("expert_count", "mixtures of experts are not supported"));
     }

@@ -1,8 +1,13 @@
 //! Hyper-parameters from config.json and generation_config.json.
 
-use super::{Config, Family, HeadKeys, count, count_or, limit, refuse, refuse_window, rope};
+use super::rope::Spelling;
+use super::{
+    Config, Family, HeadKeys, count, count_or, gemma, limit, refuse, refuse_window, rope,
+    score_scale,
+};
 use crate::Error;
 use crate::frontend::json::{Keys, read_object, read_optional};
+use ir::Gate;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -13,7 +18,15 @@ const CLASSES: &[(&str, &str, Family)] = &[
     ("MobileLLMForCausalLM", "mobilellm", Family::MobileLlm),
     ("Qwen2ForCausalLM", "qwen2", Family::Qwen2),
     ("Qwen3ForCausalLM", "qwen3", Family::Qwen3),
+    ("GemmaForCausalLM", "gemma", Family::Gemma),
+    ("Gemma3ForCausalLM", "gemma3_text", Family::Gemma3),
 ];
+
+/// The rotary base of Gemma 3 where all positions are seen.
+const GEMMA3_THETA: f64 = 1_000_000.0;
+
+/// Gemma's width under the root of the factor on scores.
+const SCALAR: &str = "query_pre_attn_scalar";
 
 const NAMES: HeadKeys =
     HeadKeys { heads: "num_attention_heads", kv_heads: "num_key_value_heads", head: "head_dim" };
@@ -34,7 +47,7 @@ pub fn read(dir: &Path) -> Result<Config, Error> {
 
 fn from_keys(keys: &Keys) -> Result<Config, Error> {
     let (arch, family) = class(keys)?;
-    refuse_features(keys)?;
+    refuse_features(keys, family)?;
     let hidden = count(keys, "hidden_size", limit::WIDTH)?;
     let heads = count(keys, NAMES.heads, limit::HEADS)?;
     let kv_heads = match family {
@@ -45,7 +58,17 @@ fn from_keys(keys: &Keys) -> Result<Config, Error> {
     super::check_heads(keys, &NAMES, [heads, kv_heads, head])?;
     let blocks = count(keys, "num_hidden_layers", limit::BLOCKS)?;
     let context = count(keys, "max_position_embeddings", limit::CONTEXT)?;
-    windows(keys, family, blocks, context)?;
+    let local = match family {
+        Family::Gemma3 => gemma::hf(keys, [blocks, context, head])?,
+        _ => {
+            windows(keys, family, blocks, context)?;
+            None
+        }
+    };
+    let spelling = match family {
+        Family::Gemma3 => Spelling::Global { theta: GEMMA3_THETA },
+        _ => Spelling::Plain,
+    };
     let vocab = count(keys, "vocab_size", limit::VOCAB)?;
     let mobile = |key: &str| match family {
         Family::MobileLlm => keys.flag(key),
@@ -64,11 +87,19 @@ fn from_keys(keys: &Keys) -> Result<Config, Error> {
         vocab,
         context,
         eps: super::eps(keys, "rms_norm_eps", Some(1e-6))?,
-        rope: rope::hf(keys, head)?,
-        tied: keys.flag("tie_word_embeddings")? || mobile("share_embedding")?,
+        rope: rope::hf(keys, head, spelling)?,
+        tied: tied(keys, family)? || mobile("share_embedding")?,
         attention_bias: attention_bias(keys, family)?,
         mlp_bias: matches!(family, Family::Llama | Family::MobileLlm) && keys.flag("mlp_bias")?,
-        qk_norm: family == Family::Qwen3,
+        qk_norm: matches!(family, Family::Qwen3 | Family::Gemma3),
+        sandwich: family == Family::Gemma3,
+        gate: if family.is_gemma() { Gate::Gelu } else { Gate::Silu },
+        embed_scale: gemma::embed_scale(family, hidden),
+        score_scale: match family {
+            Family::Gemma3 => score_scale(count_or(keys, SCALAR, limit::WIDTH, head)?),
+            _ => score_scale(head),
+        },
+        local,
         bos: super::token_ids(keys, "bos_token_id", vocab)?.first().copied(),
         eos: super::token_ids(keys, "eos_token_id", vocab)?,
     })
@@ -97,11 +128,15 @@ fn class<'a>(keys: &Keys<'a>) -> Result<(&'a str, Family), Error> {
 }
 
 /// Features that change the output and are not compiled.
-fn refuse_features(keys: &Keys) -> Result<(), Error> {
-    let act = keys.text("hidden_act")?.unwrap_or("silu");
-    if !matches!(act, "silu" | "swish") {
-        let what = format!("activation {act:?} is not supported");
-        return Err(keys.unsupported("hidden_act", what).note("supported: silu"));
+fn refuse_features(keys: &Keys, family: Family) -> Result<(), Error> {
+    activation(keys, family)?;
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        if keys.get(key).is_some() {
+            return Err(keys.unsupported(key, "capped logits are not supported"));
+        }
+    }
+    if family.is_gemma() && keys.flag("use_bidirectional_attention")? {
+        return Err(keys.unsupported("use_bidirectional_attention", "encoders are not supported"));
     }
     if keys.int("pretraining_tp")?.unwrap_or(1) > 1 {
         let what = "sliced matrices are not supported";
@@ -122,8 +157,33 @@ fn refuse_features(keys: &Keys) -> Result<(), Error> {
     Ok(())
 }
 
+/// The activation of a family, by any of its names.
+fn activation(keys: &Keys, family: Family) -> Result<(), Error> {
+    let (key, known): (_, &[&str]) = match family {
+        // The first Gemma was published with the name of the exact function, and never meant it.
+        Family::Gemma if keys.get("hidden_activation").is_none() => {
+            ("hidden_act", &["gelu_pytorch_tanh", "gelu"])
+        }
+        _ if family.is_gemma() => ("hidden_activation", &["gelu_pytorch_tanh"]),
+        _ => ("hidden_act", &["silu", "swish"]),
+    };
+    match keys.text(key)? {
+        Some(other) if !known.contains(&other) => {
+            let what = format!("activation {other:?} is not supported");
+            Err(keys.unsupported(key, what).note(format!("supported: {}", known[0])))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the output matrix is the embedding table: Gemma's is unless it says otherwise.
+fn tied(keys: &Keys, family: Family) -> Result<bool, Error> {
+    let key = "tie_word_embeddings";
+    Ok(keys.flag(key)? || (family.is_gemma() && keys.get(key).is_none()))
+}
+
 fn head(keys: &Keys, family: Family, hidden: u64, heads: u64) -> Result<u64, Error> {
-    if keys.get(NAMES.head).is_some() || family == Family::Qwen3 {
+    if keys.get(NAMES.head).is_some() || family == Family::Qwen3 || family.is_gemma() {
         return count(keys, NAMES.head, limit::HEAD);
     }
     if !hidden.is_multiple_of(heads) {
@@ -142,7 +202,7 @@ fn windows(keys: &Keys, family: Family, blocks: u64, context: u64) -> Result<(),
         return Ok(());
     }
     match family {
-        Family::Llama | Family::MobileLlm => Ok(()),
+        Family::Llama | Family::MobileLlm | Family::Gemma | Family::Gemma3 => Ok(()),
         Family::Mistral => refuse_window(keys, "sliding_window", context),
         Family::Qwen2 | Family::Qwen3 => {
             let first = keys.int("max_window_layers")?.unwrap_or(0);
@@ -158,7 +218,9 @@ fn attention_bias(keys: &Keys, family: Family) -> Result<[bool; 4], Error> {
     match family {
         Family::Qwen2 => Ok([true, true, true, false]),
         Family::Mistral => Ok([false; 4]),
-        Family::Llama | Family::MobileLlm | Family::Qwen3 => Ok([keys.flag("attention_bias")?; 4]),
+        Family::Llama | Family::MobileLlm | Family::Qwen3 | Family::Gemma | Family::Gemma3 => {
+            Ok([keys.flag("attention_bias")?; 4])
+        }
     }
 }
 

@@ -5,10 +5,41 @@ use crate::frontend::json::Keys;
 use ir::{Rope, RopeScaling};
 use serde_json::Value;
 
-/// From config.json: `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling`.
-pub fn hf(keys: &Keys, head: u64) -> Result<Rope, Error> {
-    let new = keys.object("rope_parameters")?;
-    let old = keys.object("rope_scaling")?;
+/// Whose parameters are read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Spelling {
+    /// Every layer's.
+    Plain,
+    /// Those of layers that see all positions, where others see a window.
+    Global {
+        /// The base where none is given.
+        theta: f64,
+    },
+    /// Those of the others.
+    Local {
+        /// The base where none is given.
+        theta: f64,
+    },
+}
+
+/// From config.json: `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling`; of layers
+/// with a window `rope_local_base_freq`.
+pub fn hf(keys: &Keys, head: u64, spelling: Spelling) -> Result<Rope, Error> {
+    let of_layer = |key| -> Result<Option<Keys>, Error> {
+        let Some(all) = keys.object("rope_parameters")? else { return Ok(None) };
+        all.object(key)?.ok_or_else(|| all.missing(key)).map(Some)
+    };
+    let (new, old, base, default) = match spelling {
+        Spelling::Plain => {
+            (keys.object("rope_parameters")?, keys.object("rope_scaling")?, "rope_theta", 10_000.0)
+        }
+        Spelling::Global { theta } => {
+            (of_layer("full_attention")?, keys.object("rope_scaling")?, "rope_theta", theta)
+        }
+        Spelling::Local { theta } => {
+            (of_layer("sliding_attention")?, None, "rope_local_base_freq", theta)
+        }
+    };
     let scaling = new.as_ref().or(old.as_ref());
     for keys in [Some(keys), scaling].into_iter().flatten() {
         whole_head(keys)?;
@@ -19,7 +50,7 @@ pub fn hf(keys: &Keys, head: u64) -> Result<Rope, Error> {
     };
     let theta = match inner {
         Some(theta) => theta,
-        None => theta(keys, "rope_theta")?.unwrap_or(10_000.0),
+        None => theta(keys, base)?.unwrap_or(default),
     };
     let scaling = match scaling {
         Some(keys) => hf_scaling(keys)?,
@@ -40,7 +71,8 @@ fn whole_head(keys: &Keys) -> Result<(), Error> {
     }
 }
 
-fn theta(keys: &Keys, key: &str) -> Result<Option<f64>, Error> {
+/// A base, if the key is there.
+pub fn theta(keys: &Keys, key: &str) -> Result<Option<f64>, Error> {
     match keys.float(key)? {
         Some(theta) if !(1.0..=1e12).contains(&theta) => {
             Err(keys.wrong(key, &Value::from(theta), "1 to 1e12"))
