@@ -115,7 +115,7 @@ fn every_format_is_read_and_linked_by_the_tools_of_its_system() {
 #[test]
 fn what_cannot_be_made_is_refused_with_the_reason() {
     let refused = |triple: &str, features: &str| {
-        Target::new(triple, None, features).err().expect("it is refused").to_string()
+        Target::new(triple, None, features).expect_err("it is refused").to_string()
     };
     assert!(refused("aarch64-pc-windows-msvc", "").contains("no coff of AArch64"));
     assert!(refused("riscv64gc-unknown-linux-gnu", "-v").contains("need vectors (+v)"));

@@ -28,7 +28,8 @@ pub struct ModelFlags {
     /// Storage format of the weights [default: f16; as it stands in IR text]
     #[arg(help_heading = MODEL, long, value_enum)]
     pub quant: Option<Quant>,
-    /// Formats of weights by name, a TOML file; the others are as --quant says
+    /// Formats of weights by name, a TOML file ([weights], then lines as "*.wv" = "i5g64"); the
+    /// others are as --quant says
     #[arg(help_heading = MODEL, long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,
     /// Choose formats so that all weights take at most size=BYTES (80M) or bpw=BITS each, or a decoded

@@ -8,7 +8,7 @@
 //! ```
 
 use crate::Error;
-use ir::DType;
+use ir::{DType, IntFormat};
 use passes::select::{Budget, Price, Recipe, Token};
 use std::path::Path;
 use std::str::FromStr;
@@ -34,7 +34,10 @@ fn parse(text: &str) -> Result<Recipe, String> {
         };
         match DType::from_name(name).filter(|dtype| dtype.holds_weights()) {
             Some(dtype) => Ok((pattern.clone(), dtype)),
-            None => Err(format!("`{pattern}`: \"{name}\" is no format of weights")),
+            None => Err(format!(
+                "`{pattern}`: \"{name}\" is no format of weights; f32, f16, bf16, {} are",
+                IntFormat::NAMES
+            )),
         }
     };
     Ok(Recipe { rules: weights.iter().map(rule).collect::<Result<_, _>>()? })

@@ -14,7 +14,7 @@ use crate::repeat::expand;
 use crate::resolve::resolve;
 use crate::round::Rounding;
 use crate::syntax::{GraphText, InstText, Name, Source, Verb, WeightText};
-use crate::types::{DType, Dim, Type};
+use crate::types::{DType, Dim, IntFormat, Type};
 
 /// The version of the text form that this build reads and writes.
 pub const VERSION: &str = "1";
@@ -362,13 +362,7 @@ impl<'a> Parser<'a> {
 
 fn dtype(word: Word<'_>) -> Result<DType, ParseError> {
     let names: Vec<&str> = DType::PLAIN.iter().map(|(_, name)| *name).collect();
-    let expected = || {
-        format!(
-            "one of {}, i4g32, i8row, e2m1g32 and the like (integers of 2 to 6 or 8 bits, \
-         groups of a multiple of 16, of 32 for 3 and 5 bits)",
-            names.join(", ")
-        )
-    };
+    let expected = || format!("one of {}, {}", names.join(", "), IntFormat::NAMES);
     DType::from_name(word.text).ok_or_else(|| word.error(&expected()))
 }
 

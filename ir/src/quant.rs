@@ -346,6 +346,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_table_holds_is_kept_and_the_rest_goes_to_the_nearest() {
+        for (name, table) in crate::types::TABLES {
+            let format = IntFormat::from_name(&format!("{name}g32")).expect("a format");
+            let data: Vec<f32> = table.iter().chain(table).map(|&v| f32::from(v) * 0.5).collect();
+            let held = Tensor { dims: vec![1, 32], data };
+            assert_eq!(Quantised::round(&held, format).dequantise(), held, "{name}");
+            let grid = Grid::of(format, 0.25, 0.0);
+            for x in (-140..=140).map(|i| i as f32 * 0.25 + 0.01) {
+                let off = |value: i8| (x * 4.0 - f32::from(value)).abs();
+                let least = table.iter().map(|&v| off(v)).fold(f32::INFINITY, f32::min);
+                assert_eq!((x * 4.0 - grid.nearest(x)).abs(), least, "{name}: {x}");
+            }
+        }
+    }
+
+    #[test]
     fn scales_are_values_of_f16() {
         let near = |x: f32| {
             (-40..=40).map(move |i| f32::from_bits(x.to_bits().wrapping_add_signed(i * 77)))

@@ -77,10 +77,10 @@ fn measure(target: &Target, shape: Shape, columns: u64, rows: u64) -> (f64, f64)
         (int_panel::define(&mut e, shape), quant_rows::define(&mut e, shape.group));
     let code = jit::Code::new(sink);
     // SAFETY: the functions take the parameters that their docs name.
-    let (panel, quantise): (PanelKernel, QuantRows) = unsafe {
+    let (panel, quantise) = unsafe {
         (
-            std::mem::transmute(code.function(panel.id)),
-            std::mem::transmute(code.function(quantise.id)),
+            std::mem::transmute::<*const u8, PanelKernel>(code.function(panel.id)),
+            std::mem::transmute::<*const u8, QuantRows>(code.function(quantise.id)),
         )
     };
     let groups = columns / shape.group;

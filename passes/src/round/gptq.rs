@@ -233,7 +233,9 @@ mod tests {
     #[test]
     fn errors_that_are_made_good_lose_less() {
         let second = second();
-        for name in ["i4g32", "i4g32z", "i4g32n", "i4row", "i8row"] {
+        for name in
+            ["i3g32", "i4g32", "i4g32z", "i4g32n", "i4row", "i5row", "i6g32", "i8row", "e2m1g32"]
+        {
             let format = IntFormat::from_name(name).expect("a format");
             let plain = loss_of(&Quantised::nearest(&weights(), format), &second);
             let how = Gptq { clip: false, ..Gptq::default() };
