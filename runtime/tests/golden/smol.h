@@ -91,11 +91,12 @@ typedef char smol_sampling_has_48_bytes[sizeof(smol_sampling) == 48 ? 1 : -1];
 
 /* Unless it says otherwise, a function returns SMOL_OK or one of the errors above, and a call that
    fails leaves the state as it was. States are independent: calls may run at the same time if
-   neither state nor scratch is shared. A state holds no pointers and may be copied as bytes; it is
-   SMOL_STATE_BYTES long and aligned to SMOL_ALIGN, always. */
+   neither state nor scratch is shared. A state holds no pointers and may be copied as bytes, to
+   another machine by smol_save and smol_load; it is SMOL_STATE_BYTES long and aligned to SMOL_ALIGN,
+   always. */
 
 /* Starts an empty conversation in memory of state_bytes >= SMOL_STATE_BYTES.
-   Errors: ENV, SCRATCH, WEIGHTS, STATE, ALIGN, SIZE. */
+   Errors: CPU, ENV, SCRATCH, WEIGHTS, STATE, ALIGN, SIZE. */
 int32_t smol_init(const smol_env *env, void *state, size_t state_bytes);
 
 /* Reads all weights once and compares them with the hash that they were written with, which takes as
@@ -141,7 +142,7 @@ int32_t smol_truncate(void *state, uint32_t position);
 int64_t smol_save(const void *state, void *out, size_t cap);
 
 /* Restores a saved conversation into a state, which need not be initialised. bytes may count more
-   than was saved. Errors: ALIGN, BLOB; ARG if a pointer is NULL; MODEL if it was saved by another
+   than was saved. Errors: ALIGN, BLOB, CPU; ARG if a pointer is NULL; MODEL if it was saved by another
    model, or by a build of this one with another context or cache. */
 int32_t smol_load(void *state, const void *blob, size_t bytes);
 

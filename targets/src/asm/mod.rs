@@ -4,6 +4,7 @@ pub mod wide;
 pub mod x64;
 pub mod x64_amx;
 pub mod x64_amx_scores;
+pub mod x64_bytes;
 pub mod x64_cpu;
 pub mod x64_int;
 pub mod x64_peak;

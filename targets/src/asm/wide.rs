@@ -72,6 +72,8 @@ impl Wide {
         and(to, a, b) vpandd vpand;
         /// 32-bit lanes.
         add_i32(to, a, b) vpaddd vpaddd;
+        /// 8-bit lanes.
+        add_i8(to, a, b) vpaddb vpaddb;
         /// 16-bit lanes.
         add_i16(to, a, b) vpaddw vpaddw;
         /// Neighbouring products of unsigned `a` and signed `b`, added in pairs to 16 bits.

@@ -5,8 +5,8 @@
 //! `rcx` groups, `r8` x_stride, `r9` y_stride; on the stack residual or 0, rows (a multiple of 16),
 //! room: products, then the panel as bytes.
 //!
-//! Weights of 8 bits are read from the panel as they are, unsigned: what that adds to each product is
-//! taken off with the sums of activations. Fewer bits are unpacked to signed bytes, once for all rows.
+//! Weights are unpacked to signed bytes, once for all rows. Those that stay unsigned are read from the
+//! panel as they are: what that adds to each product is taken off with the sums of activations.
 //!
 //! A tile product takes long and must pass through memory, so the tiles of the next groups are made
 //! before vectors scale those of the groups before; and the next panel is fetched meanwhile.
@@ -14,7 +14,7 @@
 use super::Code;
 use super::x64::{ZMM, listing};
 use crate::kernels::int_panel::planes::{held, pieces};
-use crate::kernels::int_panel::{SCALES_BYTES, Shape};
+use crate::kernels::int_panel::{SCALES_BYTES, Scales, Shape};
 use crate::kernels::panel::PANEL_ROWS;
 use crate::kernels::quant_rows::{NEGATIVE_SUM_128, PART, SCALED_SUM, group_bytes};
 use crate::target::Arch;
@@ -71,9 +71,11 @@ impl Kernel {
         (self.shape.group * COLUMNS as u64) as i32
     }
 
-    /// Whether tiles are read from the panel itself: bytes are, unsigned as they are stored.
+    /// Whether tiles are read from the panel itself, unsigned as bytes are stored: where they stay
+    /// unsigned, and where there are too few rows to make signed ones for (values of attention).
     fn direct(&self) -> bool {
-        self.shape.format.bits == 8
+        let unsigned = self.shape.format.zero || self.shape.scales == Scales::None;
+        self.shape.format.bits == 8 && unsigned
     }
 
     /// Bytes of a group where tiles are read.

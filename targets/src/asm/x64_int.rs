@@ -31,6 +31,13 @@ pub enum Unit {
     Avx512Vnni,
 }
 
+impl Unit {
+    /// Whether it multiplies bytes and adds four products in one instruction.
+    pub fn has_dot(self) -> bool {
+        self != Unit::Avx2
+    }
+}
+
 /// `k` of a part, which has a factor of its own.
 const PART_K: i32 = PART as i32;
 

@@ -14,7 +14,7 @@ use super::kv_append::{PANEL_POSITIONS, Slot};
 use super::panel::Panel;
 use super::quant_rows::group_bytes;
 use super::softmax::{self, SCORE_STRIDE, running};
-use crate::asm::x64_amx::TILE_ROWS;
+use crate::asm::x64_amx::{self, TILE_ROWS};
 use crate::asm::x64_amx_scores;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
@@ -82,9 +82,12 @@ impl Shape {
 
     /// Private memory of one worker.
     pub fn private_bytes(&self, facts: &Facts) -> u64 {
-        let room = int_panel::room_bytes(facts, self.slot.head.max(BLOCK));
-        let room = room.max(x64_amx_scores::ROOM_BYTES);
-        self.private().room + if self.ints() { room } else { 0 }
+        // Only tiles want room for keys and values.
+        let room = match self.ints() && facts.amx {
+            true => x64_amx::room_bytes(self.slot.head.max(BLOCK)).max(x64_amx_scores::ROOM_BYTES),
+            false => 0,
+        };
+        self.private().room + room
     }
 }
 

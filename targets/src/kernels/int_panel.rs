@@ -129,7 +129,11 @@ impl Shape {
 
 /// Bytes of the room that the kernel wants for a matrix of `columns` columns.
 pub fn room_bytes(facts: &Facts, columns: u64) -> u64 {
-    if facts.amx { asm::x64_amx::room_bytes(columns) } else { 0 }
+    match unit(facts) {
+        _ if facts.amx => asm::x64_amx::room_bytes(columns),
+        Some(unit) if unit.has_dot() => columns * PANEL_ROWS + SCALES_BYTES,
+        _ => 0,
+    }
 }
 
 /// Emits the kernel over any number of rows: parameters w, x, y, groups, x_stride, y_stride,
@@ -142,13 +146,68 @@ pub fn define(e: &mut Emitter, shape: Shape) -> Func {
     };
     let by_rows: Vec<(u64, Func)> =
         counts.iter().map(|&m| (m, define_rows(e, &format!("{name}_m{m}"), shape, m))).collect();
-    let tiles = e.target.facts.amx.then(|| define_tiles(e, &format!("{name}_tiles"), shape));
+    let many = define_many(e, &name, shape);
     let rows = e.declare(&name, &[I64; 9], &[]);
-    e.define(&rows, Tuning::Optimised, |k, args| match &tiles {
-        Some(tiles) => whole_tiles(k, args, tiles, &by_rows),
-        None => super::panel::many_rows(k, &args[..8], &by_rows),
+    e.define(&rows, Tuning::Optimised, |k, args| {
+        match &many {
+            Many::Tiles(tiles) => whole_tiles(k, args, tiles, &by_rows),
+            Many::Bytes(expand, kernels) => as_bytes(k, args, expand, kernels, &by_rows),
+            Many::Same => super::panel::many_rows(k, &args[..8], &by_rows),
+        }
+        k.ret(&[]);
     });
     rows
+}
+
+/// What multiplies many rows at once.
+enum Many {
+    /// Tiles, sixteen rows each.
+    Tiles(Func),
+    /// What makes a panel of bytes, and the kernels that multiply it.
+    Bytes(Func, Vec<(u64, Func)>),
+    /// Kernels of fixed counts.
+    Same,
+}
+
+fn define_many(e: &mut Emitter, name: &str, shape: Shape) -> Many {
+    if e.target.facts.amx {
+        return Many::Tiles(define_tiles(e, &format!("{name}_tiles"), shape));
+    }
+    let Some(unit) = unit(&e.target.facts).filter(|unit| unit.has_dot() && shape.nested()) else {
+        return Many::Same;
+    };
+    let expand = e.declare(&format!("{name}_bytes"), &[I64; 3], &[]);
+    let code = asm::x64_bytes::bytes(unit, shape);
+    e.define_assembled(&expand, &code.bytes, code.frame_bytes, code.text);
+    let bytes = Shape { format: IntFormat::symmetric(8, 0), scales: Scales::Row, ..shape };
+    let counts = asm::x64_int::row_counts(unit, bytes).iter();
+    let define = |&m| (m, define_rows(e, &format!("{name}_bytes_m{m}"), bytes, m));
+    Many::Bytes(expand, counts.map(define).collect())
+}
+
+/// Rows from which a panel of bytes is worth making.
+const ROWS_MANY: i64 = 8;
+
+/// Many rows by a panel of bytes in the room, few by the panel as it is; the results are the same.
+fn as_bytes<'k>(
+    k: &'k Kernel<'k>,
+    args: &[Val<'k>],
+    expand: &Func,
+    bytes: &[(u64, Func)],
+    by_rows: &[(u64, Func)],
+) {
+    let [w, x, y, groups, x_stride, y_stride, residual, rows, room] = args else {
+        unreachable!("nine parameters are declared")
+    };
+    k.if_else(
+        rows.lt(k.i64(ROWS_MANY)),
+        || super::panel::many_rows(k, &args[..8], by_rows),
+        || {
+            k.call(expand, &[*w, *room, *groups]);
+            let args = [*room, *x, *y, *groups, *x_stride, *y_stride, *residual, *rows];
+            super::panel::many_rows(k, &args, bytes);
+        },
+    );
 }
 
 /// The kernel over whole tiles of rows: the same parameters.

@@ -45,7 +45,10 @@ pub fn define(e: &mut Emitter, dtype: DType, width: u64) -> Panel {
         .map(|&m| (m, define_rows(e, &format!("{name}_m{m}"), dtype, width, m)))
         .collect();
     let rows = e.declare(&name, &[I64; 8], &[]);
-    e.define(&rows, Tuning::Optimised, |k, args| many_rows(k, args, &by_rows));
+    e.define(&rows, Tuning::Optimised, |k, args| {
+        many_rows(k, args, &by_rows);
+        k.ret(&[]);
+    });
     Panel { rows, dtype, width }
 }
 
@@ -108,7 +111,6 @@ pub(super) fn many_rows<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], by_rows: &[(u64
             },
         );
     }
-    k.ret(&[]);
 }
 
 /// The kernel for `m` rows, 128 bits wide: `slice` vectors of weight rows at a time.
