@@ -273,6 +273,7 @@ pub fn bytes<'k>(
 ) -> Val<'k> {
     let table = table(format, k.facts.arch);
     let signed = held(format, k.facts.arch).signed && table.is_none();
+    let bytewise = k.facts.arch != Arch::X64;
     let one = |piece: Piece| {
         let line = load(piece.at);
         let halves = || line.cast(I16X8);
@@ -280,6 +281,10 @@ pub fn bytes<'k>(
             _ if piece.bits == 8 => return line,
             -4 if signed => return line.sshr(4),
             _ if signed => return (line << 4).sshr(4),
+            // Bytes can be shifted by themselves but on x86-64.
+            left if left < 0 && piece.to == 0 && piece.from + piece.bits == 8 && bytewise => {
+                return line >> -left;
+            }
             0 => line,
             left if left > 0 => (halves() << left).cast(I8X16),
             left => (halves() >> -left).cast(I8X16),
