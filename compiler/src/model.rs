@@ -8,6 +8,7 @@ use crate::pipeline;
 use crate::tokenizer::Tokenizer;
 use crate::transforms::{Rotate, TransformFlags};
 use ir::Module;
+use passes::rotate::Matrices;
 use passes::stats::Lab;
 use passes::{Context, PassError};
 use std::io::IsTerminal;
@@ -87,9 +88,46 @@ fn learned(
             return Err(Error::new("IG0401", "--rotate learned needs a text")
                 .help("say which: --calib FILE, or --calib self"));
         };
-        transforms.rotate = Rotate::File(learn::rotations(flags, module, blobs, &lab, flag)?);
+        let seed = best_seed(flags, module, blobs, &lab, flag.seeds)?;
+        let mut from = flags.clone();
+        from.transforms.seed = seed;
+        transforms.rotate = Rotate::File(learn::rotations(&from, module, blobs, &lab, flag)?);
     }
     Ok(transforms)
+}
+
+/// The seed whose rotations diverge least, of so many.
+fn best_seed(
+    flags: &ModelFlags,
+    module: &Module,
+    blobs: &BlobSource,
+    lab: &Laboratory<'_>,
+    seeds: u64,
+) -> Result<u64, Error> {
+    let rotate = Rotate::Hadamard { seeds };
+    let transforms = TransformFlags { rotate, ..flags.transforms.clone() };
+    let mut context = flags.context()?;
+    transforms.apply(&mut context, None)?;
+    context.cache = flags.cache_beside(&context, module);
+    context.budget = None;
+    context.blobs = Some(blobs);
+    context.lab = Some(lab);
+    let [rotate, _] = transforms.axes();
+    search::settle(lab, module, &mut context, flags.calib.round(), &[rotate], &teller(flags));
+    Ok(match context.rotate.map(|r| r.matrices) {
+        Some(Matrices::Hadamard { seed }) => seed,
+        _ => flags.transforms.seed,
+    })
+}
+
+/// Like what passes tell: where it was asked for, or somebody watches.
+fn teller(flags: &ModelFlags) -> impl Fn(String) {
+    let tells = flags.dump.log_passes || std::io::stderr().is_terminal();
+    move |line| {
+        if tells {
+            eprintln!("{line}");
+        }
+    }
 }
 
 /// Decides what is left to `auto`; how to round then.
@@ -115,14 +153,7 @@ fn settle(
         // Before the transforms, because which of them helps depends on the rounding, and after them.
         false => vec![round.clone(), rotate, smooth, round],
     };
-    // Like what passes tell: where it was asked for, or somebody watches.
-    let tells = flags.dump.log_passes || std::io::stderr().is_terminal();
-    let tell = |line: String| {
-        if tells {
-            eprintln!("{line}");
-        }
-    };
-    Ok(search::settle(lab, module, context, flags.calib.round(), &axes, &tell))
+    Ok(search::settle(lab, module, context, flags.calib.round(), &axes, &teller(flags)))
 }
 
 fn open(flags: &ModelFlags) -> Result<(Module, BlobSource, Option<Tokenizer>), Error> {

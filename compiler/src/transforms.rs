@@ -18,8 +18,8 @@ const TRANSFORMS: &str = "Transforms";
 #[derive(Args, Clone, Debug)]
 pub struct TransformFlags {
     /// Rotate: off, hadamard (random signs by --seed; hadamard,seeds=N for the best of N), auto (off
-    /// or the best of some), learned (takes steps=N, tokens=N, rate=X after commas), or a safetensors
-    /// file with R1 and R2
+    /// or the best of some), learned (from the best of some seeds; takes steps=N, tokens=N, rate=X,
+    /// seeds=N after commas), or a safetensors file with R1 and R2
     #[arg(
         help_heading = TRANSFORMS, long, value_name = "off|hadamard|auto|learned|FILE",
         default_value = "off"
@@ -160,7 +160,7 @@ impl FromStr for Rotate {
 }
 
 /// Seeds that are tried at most.
-const SEEDS_MAX: u64 = 64;
+pub const SEEDS_MAX: u64 = 64;
 /// Seeds that `--rotate auto` tries.
 const SEEDS_AUTO: u64 = 3;
 /// Between two seeds that are tried: matrices of R2 follow the seed of R1, one by one.

@@ -4,7 +4,7 @@ use super::Laboratory;
 use crate::Error;
 use crate::options::ModelFlags;
 use crate::pipeline;
-use crate::transforms::{Rotate, TransformFlags};
+use crate::transforms::{Rotate, SEEDS_MAX, TransformFlags};
 use ir::{Blobs, Module, Tensor};
 use passes::learn::{Learned, Learning, learn};
 use safetensors::tensor::TensorView;
@@ -21,6 +21,8 @@ pub struct LearnFlag {
     pub how: Learning,
     /// Tokens of a step.
     pub tokens: u64,
+    /// Seeds of which the best is where learning starts.
+    pub seeds: u64,
 }
 
 /// Windows that are gone through again and again: their predictions are kept in memory.
@@ -30,23 +32,26 @@ const KEEP: usize = 5;
 
 impl Default for LearnFlag {
     fn default() -> LearnFlag {
-        LearnFlag { how: Learning { steps: 36, rate: 0.1 }, tokens: 256 }
+        LearnFlag { how: Learning { steps: 36, rate: 0.1 }, tokens: 256, seeds: 4 }
     }
 }
 
 impl FromStr for LearnFlag {
     type Err = String;
 
-    /// `steps=N,tokens=N,rate=X`, in any order, each optional.
+    /// `steps=N,tokens=N,rate=X,seeds=N`, in any order, each optional.
     fn from_str(text: &str) -> Result<LearnFlag, String> {
         let mut flag = LearnFlag::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             let count = || value.parse().ok().filter(|n: &u64| (1..=100_000).contains(n));
-            let wrong = || format!("`{part}`: expected steps=N, tokens=N or rate=X");
+            let wrong = || format!("`{part}`: expected steps=N, tokens=N, rate=X or seeds=N");
             match key {
                 "steps" => flag.how.steps = count().ok_or_else(wrong)? as usize,
                 "tokens" => flag.tokens = count().ok_or_else(wrong)?,
+                "seeds" => {
+                    flag.seeds = count().filter(|n| *n <= SEEDS_MAX).ok_or_else(wrong)?;
+                }
                 "rate" => {
                     let rate = value.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
                     flag.how.rate = rate.ok_or_else(wrong)?;
@@ -169,10 +174,10 @@ mod tests {
 
     #[test]
     fn flags_say_what_they_leave_out() {
-        let flag: LearnFlag = "tokens=64,steps=3".parse().expect("a flag");
-        assert_eq!((flag.how.steps, flag.tokens), (3, 64));
+        let flag: LearnFlag = "tokens=64,steps=3,seeds=1".parse().expect("a flag");
+        assert_eq!((flag.how.steps, flag.tokens, flag.seeds), (3, 64, 1));
         assert_eq!(flag.how.rate, LearnFlag::default().how.rate);
-        for wrong in ["steps", "steps=0", "rate=-1", "speed=3"] {
+        for wrong in ["steps", "steps=0", "rate=-1", "seeds=65", "speed=3"] {
             assert!(wrong.parse::<LearnFlag>().is_err(), "{wrong}");
         }
     }
