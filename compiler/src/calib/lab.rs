@@ -281,6 +281,7 @@ fn tokens(bytes: &[u8], [count, length]: [usize; 2]) -> Option<Vec<Vec<i32>>> {
 fn write_error(error: WriteError, model: &Path) -> Error {
     match error {
         WriteError::Start(e) => start_error(e, model),
+        WriteError::Pass(e) => Error::new("IG0501", e.to_string()).file(model),
         WriteError::Refused(status) => refused(status),
     }
 }

@@ -5,7 +5,8 @@ use crate::progress;
 use crate::session::{Sampling, Session, StartError, Status};
 use crate::spread::spread;
 use ir::random::mix;
-use ir::{Blobs, Module};
+use ir::{Blobs, DType, Module};
+use passes::{Context, PassError};
 use runtime::Options;
 use targets::Target;
 
@@ -13,7 +14,8 @@ use targets::Target;
 const GREEDY: [u64; 3] = [2, 3, 4];
 
 /// `count` windows of `length` tokens, the same for the same seed on any number of threads. A window
-/// that comes to its end begins anew, with another first token.
+/// that comes to its end begins anew, with another first token. Matrices in f32 are read as bf16: a
+/// token is drawn at the speed of memory, and what is likely stays so.
 pub fn write(
     module: &Module,
     blobs: &dyn Blobs,
@@ -24,6 +26,12 @@ pub fn write(
 ) -> Result<Vec<Vec<i32>>, WriteError> {
     let mut module = module.clone();
     module.meta.context = length as u64;
+    if module.weights.iter().all(|weight| weight.dtype == DType::F32) {
+        passes::select::run(
+            &mut module,
+            &Context { weights: Some(DType::BF16), ..Context::default() },
+        )?;
+    }
     let options = Options::default();
     let one = |_| Session::new(&module, blobs, target, &options, 1, &|_| {});
     let mut sessions = (0..threads).map(one).collect::<Result<Vec<_>, _>>()?;
@@ -42,6 +50,9 @@ pub enum WriteError {
     /// The model does not compile, or its weights cannot be read.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Its matrices cannot be read as bf16.
+    #[error(transparent)]
+    Pass(#[from] PassError),
     /// The model refused a token.
     #[error(transparent)]
     Refused(#[from] Status),
