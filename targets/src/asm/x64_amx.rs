@@ -132,16 +132,28 @@ fn assemble(s: &Kernel) -> Result<CodeAssembler, IcedError> {
 
 /// Tiles 0 and 1 are activations, 2 and 3 weights, 4 and 5 products.
 fn configure(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
+    let (depth, quads) = (s.depth as i32, (s.depth / 4) as i32);
+    tile_widths(a, &[depth, depth, 64, 64, 64, 64])?;
+    for (tile, rows) in [16, 16, quads, quads, 16, 16].into_iter().enumerate() {
+        a.mov(tile_rows(tile as i32), rows)?;
+    }
+    a.ldtilecfg(zmmword_ptr(rsp))
+}
+
+/// Begins the configuration of tiles at `rsp`: bytes of a row of each. `zmm0` is lost.
+pub(super) fn tile_widths(a: &mut CodeAssembler, widths: &[i32]) -> Result<(), IcedError> {
     a.vpxord(zmm0, zmm0, zmm0)?;
     a.vmovdqu64(zmmword_ptr(rsp), zmm0)?;
     a.mov(byte_ptr(rsp), 1)?;
-    let (depth, quads) = (s.depth as i32, (s.depth / 4) as i32);
-    let shapes = [(16, depth), (16, depth), (quads, 64), (quads, 64), (16, 64), (16, 64)];
-    for (i, (rows, columns_bytes)) in shapes.into_iter().enumerate() {
-        a.mov(word_ptr(rsp + (16 + 2 * i as i32)), columns_bytes)?;
-        a.mov(byte_ptr(rsp + (48 + i as i32)), rows)?;
+    for (tile, bytes) in widths.iter().enumerate() {
+        a.mov(word_ptr(rsp + (16 + 2 * tile as i32)), *bytes)?;
     }
-    a.ldtilecfg(zmmword_ptr(rsp))
+    Ok(())
+}
+
+/// Where the configuration at `rsp` has a tile's rows.
+pub(super) fn tile_rows(tile: i32) -> AsmMemoryOperand {
+    byte_ptr(rsp + (48 + tile))
 }
 
 /// The integers of the panel as bytes into the room, `[half][group][quad][16 rows][4]`.

@@ -7,7 +7,7 @@
 
 use super::Code;
 use super::x64::listing;
-use super::x64_amx::{TILE_ROWS, depth};
+use super::x64_amx::{TILE_ROWS, depth, tile_rows, tile_widths};
 use crate::kernels::kv_append::{PANEL_POSITIONS, Slot};
 use crate::kernels::quant_rows::NEGATIVE_SUM_128;
 use iced_x86::IcedError;
@@ -89,30 +89,23 @@ fn assemble(s: &Kernel) -> Result<CodeAssembler, IcedError> {
 /// Tiles 0 and 1 are rows of q, 2 and 3 keys of 16 positions each, 4 to 7 products: of tile 0 with
 /// both, of tile 1 with both. Without a second tile of rows the first row stands in for it.
 fn configure(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
-    a.vpxord(zmm0, zmm0, zmm0)?;
-    a.vmovdqu64(zmmword_ptr(rsp), zmm0)?;
-    a.mov(byte_ptr(rsp), 1)?;
-    let widths = [s.depth, s.depth, 64, 64, 64, 64, 64, 64];
-    for (i, bytes) in widths.into_iter().enumerate() {
-        a.mov(word_ptr(rsp + (16 + 2 * i as i32)), bytes)?;
-    }
-    let rows = |tile: i32| byte_ptr(rsp + (48 + tile));
-    [2, 3].into_iter().try_for_each(|tile| a.mov(rows(tile), s.depth / 4))?;
-    let tile_rows = TILE_ROWS as i32;
+    tile_widths(a, &[s.depth, s.depth, 64, 64, 64, 64, 64, 64])?;
+    [2, 3].into_iter().try_for_each(|tile| a.mov(tile_rows(tile), s.depth / 4))?;
+    let whole = TILE_ROWS as i32;
     // The first tile: `min(rows, 16)`, the second `max(rows - 16, 1)`.
-    a.mov(eax, tile_rows)?;
+    a.mov(eax, whole)?;
     a.cmp(r9, rax)?;
     a.cmovl(rax, r9)?;
-    [0, 4, 5].into_iter().try_for_each(|tile| a.mov(rows(tile), al))?;
+    [0, 4, 5].into_iter().try_for_each(|tile| a.mov(tile_rows(tile), al))?;
     a.mov(rbx, r8)?;
     a.shl(rbx, 4)?;
     a.add(rbx, rsi)?;
     a.mov(r10d, 1)?;
     a.mov(rax, r9)?;
-    a.sub(rax, tile_rows)?;
+    a.sub(rax, whole)?;
     a.cmovle(rbx, rsi)?;
     a.cmovle(rax, r10)?;
-    [1, 6, 7].into_iter().try_for_each(|tile| a.mov(rows(tile), al))?;
+    [1, 6, 7].into_iter().try_for_each(|tile| a.mov(tile_rows(tile), al))?;
     a.ldtilecfg(zmmword_ptr(rsp))
 }
 

@@ -2,6 +2,7 @@
 
 use super::Code;
 use super::wide::Wide;
+use super::x64_amx::{tile_rows, tile_widths};
 use super::x64_int::Unit;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -51,13 +52,8 @@ fn tiles() -> Result<(Code, u64), IcedError> {
     const PRODUCTS: [AsmRegisterTmm; 4] = [tmm4, tmm5, tmm6, tmm7];
     let mut w = Wide::new(true)?;
     w.a.sub(rsp, 64)?;
-    w.zero(0)?;
-    w.store(rsp + 0, 0)?;
-    w.a.mov(byte_ptr(rsp), 1)?;
-    for tile in 0..8 {
-        w.a.mov(word_ptr(rsp + (16 + 2 * tile)), 64)?;
-        w.a.mov(byte_ptr(rsp + (48 + tile)), 16)?;
-    }
+    tile_widths(&mut w.a, &[64; 8])?;
+    (0..8).try_for_each(|tile| w.a.mov(tile_rows(tile), 16))?;
     w.a.ldtilecfg(zmmword_ptr(rsp))?;
     [tmm0, tmm1].iter().chain(&PRODUCTS).try_for_each(|tile| w.a.tilezero(*tile))?;
     let mut again = w.a.create_label();
