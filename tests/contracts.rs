@@ -124,7 +124,9 @@ fn a_library_of_several_variants_runs_the_best_that_the_cpu_has() {
             .args(["1", "a5"])
             .output()
             .expect("the emulator starts");
-        String::from_utf8(output.stdout).expect("a hash")
+        // The emulator has warnings of its own.
+        let said = if output.status.success() { output.stdout } else { output.stderr };
+        String::from_utf8(said).expect("a hash, or why there is none")
     };
     // Without fused multiply-add the last places differ, so the hash says which code ran.
     let [baseline, avx2] =
@@ -134,7 +136,7 @@ fn a_library_of_several_variants_runs_the_best_that_the_cpu_has() {
     assert_eq!(hash(several, "Nehalem"), baseline);
     assert_eq!(hash(several, "Haswell"), avx2);
     let without_baseline = hash("-C variants=avx512vnni,avx2", "Nehalem");
-    assert_eq!(without_baseline, "", "init refuses");
+    assert!(without_baseline.contains("the CPU or the system lacks"), "{without_baseline}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub fn define(e: &mut Emitter) -> (Func, u64) {
 }
 
 fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>]) {
-    // Never zero, so that there is a sum to be kept.
+    // The sums are stored, and one operand is not known before, so that the loop stays.
     let at = k.stack(16);
     let (w, x) = (k.vector(I8X16, &[3; 16]), args[0].truncate(I32).splat(I32X4).cast(I8X16));
     let sums = k.vars(SUMS, k.i32x4(0));
