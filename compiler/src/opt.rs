@@ -2,13 +2,13 @@
 
 use crate::frontend::{self, BlobSource};
 use crate::model::{check_blobs, read_text};
-use crate::options::{self, DumpFlags, Kv, Quant};
+use crate::options::{self, Activations, DumpFlags, Kv, Quant};
 use crate::simulate::SimulateFlags;
 use crate::transforms::TransformFlags;
 use crate::{Error, output, pipeline};
 use clap::Args;
 use ir::sample::Seeded;
-use ir::{Blobs, Module};
+use ir::{Blobs, Module, RowRange};
 use passes::Context;
 use std::path::PathBuf;
 
@@ -40,6 +40,9 @@ pub struct OptFlags {
     /// Storage format of the KV cache [default: as it stands]
     #[arg(long, value_enum)]
     pub kv: Option<Kv>,
+    /// Ranges of int8 activations [default: groups]
+    #[arg(long, value_enum, value_name = "RANGES")]
+    pub activations: Option<Activations>,
     /// What is rounded as if it were stored in fewer bits
     #[command(flatten)]
     pub simulate: SimulateFlags,
@@ -77,6 +80,7 @@ pub fn optimised(flags: &OptFlags) -> Result<Module, Error> {
 /// What the formats say; transforms need the numbers too.
 pub fn context(flags: &OptFlags) -> Context<'static> {
     let mut context = options::context(flags.quant, flags.kv);
+    context.activation_range = flags.activations.map_or(RowRange::Group, Activations::range);
     flags.simulate.apply(&mut context);
     context
 }

@@ -6,7 +6,7 @@ use crate::recipe::{self, BudgetFlag};
 use crate::simulate::SimulateFlags;
 use crate::transforms::TransformFlags;
 use clap::{Args, ValueEnum};
-use ir::{Cache, DType, IntFormat, Module, Type};
+use ir::{Cache, DType, IntFormat, Module, RowRange, Type};
 use std::path::PathBuf;
 use targets::Target;
 use targets::target::VARIANTS;
@@ -41,6 +41,9 @@ pub struct ModelFlags {
     /// Storage format of the KV cache [default: f16; as it stands in IR text]
     #[arg(help_heading = MODEL, long, value_enum)]
     pub kv: Option<Kv>,
+    /// Ranges of int8 activations [default: groups]
+    #[arg(help_heading = MODEL, long, value_enum, value_name = "RANGES")]
+    pub activations: Option<Activations>,
     /// What is rounded as if it were stored in fewer bits
     #[command(flatten)]
     pub simulate: SimulateFlags,
@@ -110,6 +113,17 @@ pub enum Quant {
     W4a16,
 }
 
+/// Ranges of int8 activations, each of which has one scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Activations {
+    /// Each group of a row, as it comes
+    Groups,
+    /// Each row, as it comes: one scale a token
+    Token,
+    /// Fixed, one for each place where rows meet matrices: needs --calib
+    Static,
+}
+
 /// Formats of the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kv {
@@ -163,6 +177,17 @@ impl Quant {
     }
 }
 
+impl Activations {
+    /// What the range of a group is.
+    pub fn range(self) -> RowRange {
+        match self {
+            Activations::Groups => RowRange::Group,
+            Activations::Token => RowRange::Row,
+            Activations::Static => RowRange::Fixed,
+        }
+    }
+}
+
 impl Kv {
     /// Element type of the cache.
     pub fn dtype(self) -> DType {
@@ -200,8 +225,25 @@ impl ModelFlags {
         if context.budget.is_some() || self.recipe.is_some() {
             context.activation_group.get_or_insert(ACTIVATION_GROUP);
         }
+        context.activation_range = self.activation_range(&context)?;
         self.simulate.apply(&mut context);
         Ok(context)
+    }
+
+    /// What the ranges of activations are, if there are any that can have one.
+    fn activation_range(&self, context: &passes::Context) -> Result<RowRange, Error> {
+        let Some(asked) = self.activations else { return Ok(RowRange::Group) };
+        if context.activation_group.is_none() {
+            let error = Error::new("IG0401", "--activations where activations are floats");
+            return Err(error.help("say --quant w8a8, w4a8, --recipe or --budget too"));
+        }
+        if asked == Activations::Static && self.calib.calib.is_none() {
+            let error = Error::new("IG0401", "--activations static without a text");
+            return Err(error
+                .note("fixed ranges are the largest values seen on a text")
+                .help("name one with --calib FILE, or say --calib self"));
+        }
+        Ok(asked.range())
     }
 
     /// Formats of weights and cache: a checkpoint's weights are f16 unless the user says otherwise, and
@@ -229,6 +271,7 @@ impl ModelFlags {
             kv: Some(kv),
             recipe: None,
             budget: None,
+            activations: None,
             simulate: SimulateFlags::default(),
             transforms: TransformFlags::default(),
             calib: CalibFlags::default(),

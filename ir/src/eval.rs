@@ -9,11 +9,11 @@
 mod ops;
 
 use self::ops::{
-    KvHead, Slot, attend, embed, fake_quant, gate_mul, hadamard, linear, quant_rows, rms_norm,
-    rope, scale, zip,
+    KvHead, Slot, attend, embed, fake_quant, gate_mul, hadamard, linear, rms_norm, rope, scale, zip,
 };
 use crate::module::{Arg, Graph, GraphId, Inst, Module, Param, ValueId, WeightId};
 use crate::op::Op;
+use crate::quant::quantised_rows;
 use crate::types::Type;
 use crate::uses::read_by_graphs;
 use crate::verify::{Violation, verify};
@@ -193,7 +193,10 @@ impl<'m> Interpreter<'m> {
                 let bias = args.get(2).map(|&bias| &self.weight(frame, bias).data[..]);
                 Data::Rows(linear(x(), self.weight(frame, args[1]), bias))
             }
-            Op::QuantRows { group } => Data::Rows(quant_rows(x(), *group as usize)),
+            Op::QuantRows { group, range } => {
+                let fixed = args.get(1).map(|&range| self.weight(frame, range).data[0]);
+                Data::Rows(quantised_rows(x(), width(), *group as usize, *range, fixed))
+            }
             Op::FakeQuant { bits, group } => {
                 let range = args.get(1).map(|&range| self.weight(frame, range).data[0]);
                 Data::Rows(fake_quant(x(), *bits, *group as usize, range))

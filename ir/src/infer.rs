@@ -3,7 +3,7 @@
 
 use crate::hadamard::Hadamard;
 use crate::module::{Arg, Graph, Module, Param};
-use crate::op::{Op, Rope, RopeScaling};
+use crate::op::{Op, Rope, RopeScaling, RowRange};
 use crate::types::{DType, Dim, IntFormat, Type};
 use std::fmt;
 
@@ -50,7 +50,7 @@ pub fn infer(module: &Module, graph: &Graph, op: &Op, args: &[Arg]) -> Result<Ty
         Op::Embed => infer_embed(&types),
         Op::RmsNorm { eps, group } => infer_rms_norm(*eps, *group, &types),
         Op::Linear => infer_linear(&types),
-        Op::QuantRows { group } => infer_quant_rows(*group, &types),
+        Op::QuantRows { group, .. } => infer_quant_rows(*group, &types),
         Op::FakeQuant { bits, group } => infer_fake_quant(*bits, *group, &types),
         Op::Hadamard { size } => infer_hadamard(*size, &types),
         Op::Rope(rope) => infer_rope(rope, &types),
@@ -68,6 +68,7 @@ fn kinds(op: &Op) -> &'static str {
         Op::Embed => "vw",
         Op::RmsNorm { .. } | Op::FakeQuant { .. } => "vW",
         Op::Linear => "vwW",
+        Op::QuantRows { range: RowRange::Fixed, .. } => "vw",
         Op::QuantRows { .. } | Op::Hadamard { .. } | Op::Scale { .. } => "v",
         Op::Rope(_) => "vv",
         Op::KvAppend => "cvvv",
@@ -204,6 +205,7 @@ fn infer_quant_rows(group: u32, types: &[Type]) -> Result<Type, Mismatch> {
         let what = format!("group {group} must be a multiple of 16 that divides the width {width}");
         return err(V_ATTRIBUTE, what);
     }
+    check_range("quant_rows", types)?;
     Ok(Type::rows_of(DType::Int(format), width))
 }
 
@@ -216,12 +218,18 @@ fn infer_fake_quant(bits: u8, group: u32, types: &[Type]) -> Result<Type, Mismat
         let what = format!("group {group} must be a multiple of 16 that divides the width {width}");
         return err(V_ATTRIBUTE, what);
     }
-    if let Some(range) = types.get(1)
-        && weight("the range of fake_quant", range, 1)? != [1]
-    {
-        return err(V_SHAPE, format!("the range of fake_quant must be f32[1], found {range}"));
-    }
+    check_range("fake_quant", types)?;
     Ok(types[0].clone())
+}
+
+/// A range that is an operand is one number.
+fn check_range(op: &str, types: &[Type]) -> Result<(), Mismatch> {
+    if let Some(range) = types.get(1)
+        && weight(&format!("the range of {op}"), range, 1)? != [1]
+    {
+        return err(V_SHAPE, format!("the range of {op} must be f32[1], found {range}"));
+    }
+    Ok(())
 }
 
 fn infer_hadamard(size: u64, types: &[Type]) -> Result<Type, Mismatch> {

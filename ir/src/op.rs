@@ -20,11 +20,13 @@ pub enum Op {
     /// `linear x[T, K], $w[N, K] (, $bias: f32[N])? -> f32[T, N]`: `x · wᵀ + bias`. Rows are f32, or
     /// `i8` in groups when the matrix is of integers with the same groups or with one group a row.
     Linear,
-    /// `quant_rows x: f32[T, D] -> i8gG[T, D]`: each group of a row to integers, symmetric, scale
-    /// `max|x| / 127`, nearest, ties to even.
+    /// `quant_rows x: f32[T, D] (, $range: f32[1])? -> i8gG[T, D]`: each group of a row to integers,
+    /// symmetric, scale `range / 127`, nearest, ties to even; what is beyond the range becomes its end.
     QuantRows {
         /// Elements of a group, a multiple of 16 that divides `D`.
         group: u32,
+        /// What the range of a group is.
+        range: RowRange,
     },
     /// `fake_quant x: f32[T, D] (, $range: f32[1])? -> f32[T, D]`: each group of a row to the nearest
     /// of `2^bits` values evenly between its smallest and its largest element, or of the integers of
@@ -69,6 +71,32 @@ pub enum Op {
     GateMul(Gate),
     /// `call @graph, args… -> its result`: weights and cache slots are bound per call.
     Call(GraphId),
+}
+
+/// The range of a group of a quantised row: the magnitude that becomes 127.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RowRange {
+    /// The largest magnitude of the group.
+    #[default]
+    Group,
+    /// The largest magnitude of the row: one scale a token.
+    Row,
+    /// The weight that is the second operand: one scale for all tokens.
+    Fixed,
+}
+
+impl RowRange {
+    /// All of them.
+    pub const ALL: [RowRange; 3] = [RowRange::Group, RowRange::Row, RowRange::Fixed];
+
+    /// Its name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            RowRange::Group => "group",
+            RowRange::Row => "row",
+            RowRange::Fixed => "fixed",
+        }
+    }
 }
 
 /// The activation of a gate.

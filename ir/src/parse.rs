@@ -8,7 +8,7 @@ use crate::history::{Side, Source as WeightSource, Step};
 pub use crate::lex::ParseError;
 use crate::lex::{Lexer, Sigil, Spot, Token};
 use crate::module::{Cache, Meta, Module, Weight, WeightId};
-use crate::op::{Gate, Op, Rope, RopeScaling};
+use crate::op::{Gate, Op, Rope, RopeScaling, RowRange};
 use crate::place::Lines;
 use crate::repeat::expand;
 use crate::resolve::resolve;
@@ -374,7 +374,7 @@ fn operation(op: Word<'_>, attrs: &mut Attrs<'_>) -> Result<Op, ParseError> {
             group: attrs.word("group")?.map(Word::integer).transpose()?,
         },
         "linear" => Op::Linear,
-        "quant_rows" => Op::QuantRows { group: group(op, attrs)? },
+        "quant_rows" => Op::QuantRows { group: group(op, attrs)?, range: row_range(attrs)? },
         "fake_quant" => {
             let bits = attrs.integer("bits")?;
             let bits = u8::try_from(bits).map_err(|_| op.error("bits below 256"))?;
@@ -404,6 +404,12 @@ fn operation(op: Word<'_>, attrs: &mut Attrs<'_>) -> Result<Op, ParseError> {
 fn group(op: Word<'_>, attrs: &mut Attrs<'_>) -> Result<u32, ParseError> {
     let group = attrs.integer("group")?;
     u32::try_from(group).map_err(|_| op.error("a group below 2^32"))
+}
+
+fn row_range(attrs: &mut Attrs<'_>) -> Result<RowRange, ParseError> {
+    let Some(word) = attrs.word("range")? else { return Ok(RowRange::Group) };
+    let known = RowRange::ALL.into_iter().find(|range| range.name() == word.text);
+    known.ok_or_else(|| word.error("`group`, `row` or `fixed`"))
 }
 
 fn rope_scaling(attrs: &mut Attrs<'_>) -> Result<RopeScaling, ParseError> {

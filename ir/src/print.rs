@@ -7,7 +7,7 @@
 
 use crate::history::quoted;
 use crate::module::{Arg, Cache, Graph, Inst, Meta, Module, Param, ValueId, Weight, WeightId};
-use crate::op::{Op, Rope, RopeScaling};
+use crate::op::{Op, Rope, RopeScaling, RowRange};
 use crate::parse::VERSION;
 use crate::repeat::{Block, fold};
 use std::fmt;
@@ -148,7 +148,10 @@ fn attributes(op: &Op) -> Option<String> {
     match op {
         Op::RmsNorm { eps, group: None } => Some(format!("eps = {eps:?}")),
         Op::RmsNorm { eps, group: Some(group) } => Some(format!("eps = {eps:?}, group = {group}")),
-        Op::QuantRows { group } => Some(format!("group = {group}")),
+        Op::QuantRows { group, range: RowRange::Group } => Some(format!("group = {group}")),
+        Op::QuantRows { group, range } => {
+            Some(format!("group = {group}, range = {}", range.name()))
+        }
         Op::FakeQuant { bits, group } => Some(format!("bits = {bits}, group = {group}")),
         Op::Hadamard { size } => Some(format!("size = {size}")),
         Op::Rope(rope) => Some(rope_attributes(rope)),

@@ -7,6 +7,7 @@ pub(crate) mod nested;
 
 pub use fake::FakeGrid;
 
+use crate::op::RowRange;
 use crate::types::{Codes, IntFormat};
 use crate::weights::Tensor;
 use half::f16;
@@ -317,12 +318,54 @@ fn f16_value(x: f32) -> f32 {
 ///
 /// Plain f32 arithmetic in a fixed order, so that emitted code gives the same bits.
 pub fn quant_group(x: &[f32]) -> (Vec<i8>, f32, i32) {
-    let largest = x.iter().fold(0f32, |m, x| m.max(x.abs()));
-    let scale = largest * (1.0 / 127.0);
-    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    let q: Vec<i8> = x.iter().map(|x| (x * inverse).round_ties_even() as i8).collect();
+    quant_within(x, largest(x))
+}
+
+/// The same with a range that is given; what is beyond it becomes its end.
+pub fn quant_within(x: &[f32], range: f32) -> (Vec<i8>, f32, i32) {
+    let scale = range * (1.0 / 127.0);
+    let inverse = if range > 0.0 { 127.0 / range } else { 0.0 };
+    let round = |x: &f32| (x.max(-range).min(range) * inverse).round_ties_even() as i8;
+    let q: Vec<i8> = x.iter().map(round).collect();
     let sum = q.iter().map(|&q| i32::from(q)).sum();
     (q, scale, sum)
+}
+
+/// Rows of `width` as `quant_rows` makes them, group by group; `fixed` is the range that is given.
+pub fn quant_rows(
+    x: &[f32],
+    width: usize,
+    group: usize,
+    range: RowRange,
+    fixed: Option<f32>,
+) -> Vec<(Vec<i8>, f32, i32)> {
+    let row = |row: &[f32]| -> Vec<(Vec<i8>, f32, i32)> {
+        let whole = match range {
+            RowRange::Group => None,
+            RowRange::Row => Some(largest(row)),
+            RowRange::Fixed => fixed,
+        };
+        let one = |x: &[f32]| quant_within(x, whole.unwrap_or_else(|| largest(x)));
+        row.chunks(group).map(one).collect()
+    };
+    x.chunks(width).flat_map(row).collect()
+}
+
+/// The floats that the integers of `quant_rows` stand for.
+pub fn quantised_rows(
+    x: &[f32],
+    width: usize,
+    group: usize,
+    range: RowRange,
+    fixed: Option<f32>,
+) -> Vec<f32> {
+    let groups = quant_rows(x, width, group, range, fixed).into_iter();
+    groups.flat_map(|(q, scale, _)| q.into_iter().map(move |q| f32::from(q) * scale)).collect()
+}
+
+/// The largest magnitude.
+fn largest(x: &[f32]) -> f32 {
+    x.iter().fold(0f32, |m, x| m.max(x.abs()))
 }
 
 /// One head of a key or value as a cache of integers keeps it: integers of `bits`, and a scale that

@@ -3,33 +3,71 @@
 //! # What
 //! Before every `linear` whose matrix holds integers, a `quant_rows` of its input in the groups of the
 //! matrix, or where its scales are those of a row in the largest ones that divide the row and are not
-//! larger than the context says; once for all that read the same value in the same groups. Without a group in the context (weight-only formats) nothing is inserted.
+//! larger than the context says; once for all that read the same value in the same groups. The
+//! range of a group is its own, that of its row, or a fixed one for each place, which calibration
+//! gives. Without a group in the context (weight-only formats) nothing is inserted.
 //!
 //! # Why it is exact (or how far off)
 //! It is not: each group of a row is rounded to 8 bits, a relative error of at most 2⁻⁸ of the
-//! largest element of the group.
+//! largest element in its range. What is beyond a fixed range becomes its end.
 //!
 //! # Requires
 //! A group that divides every width it is used on, and equals the group of the matrix unless that
-//! has one group a row.
+//! has one group a row; for fixed ranges, calibration.
 //!
 //! # Paper
-//! Per-token dynamic quantisation as in ZeroQuant (arXiv 2206.01861), in groups.
+//! Per-token dynamic quantisation as in ZeroQuant (arXiv 2206.01861), in groups; fixed ranges as in
+//! SmoothQuant (2211.10438).
 
-use crate::{Context, PassError};
+use crate::bindings::instructions;
+use crate::{Context, PassError, ranges};
 use ir::def_use::renumber;
-use ir::{Arg, DType, Dim, Graph, Inst, IntFormat, Module, Op, Type, Value, ValueId};
+use ir::{
+    Arg, DType, Dim, Graph, GraphId, Inst, IntFormat, Module, Op, RowRange, Type, Value, ValueId,
+};
 use std::collections::HashMap;
+
+const PASS: &str = "activations";
 
 /// Runs the pass.
 pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, PassError> {
     let Some(group) = context.activation_group else { return Ok(vec![]) };
+    let rows = Rows { group, range: context.activation_range, fixed: fixed(module, context)? };
     let whole = module.clone();
-    module.graphs.iter_mut().try_for_each(|graph| quantise(&whole, graph, group))?;
+    let graphs = module.graphs.iter_mut().enumerate();
+    for (i, graph) in graphs {
+        quantise(&whole, GraphId(i as u32), graph, &rows)?;
+    }
     Ok(vec![])
 }
 
-fn quantise(module: &Module, graph: &mut Graph, group: u32) -> Result<(), PassError> {
+/// How rows are quantised.
+struct Rows {
+    /// The largest group.
+    group: u32,
+    range: RowRange,
+    /// Operands that are the ranges, where these are fixed.
+    fixed: HashMap<(GraphId, ValueId), Arg>,
+}
+
+/// Fixed ranges of all rows that meet integers.
+fn fixed(
+    module: &mut Module,
+    context: &Context<'_>,
+) -> Result<HashMap<(GraphId, ValueId), Arg>, PassError> {
+    if context.activation_range != RowRange::Fixed {
+        return Ok(HashMap::new());
+    }
+    let mut places = vec![];
+    for (id, inst, _) in instructions(module) {
+        let met = meets_integers(module, module.graph(id), inst);
+        places.extend(met.map(|(x, _)| (id, x)).filter(|place| !places.contains(place)));
+    }
+    let args = ranges::fixed(PASS, module, context, &places)?;
+    Ok(places.into_iter().zip(args).collect())
+}
+
+fn quantise(module: &Module, id: GraphId, graph: &mut Graph, rows: &Rows) -> Result<(), PassError> {
     let mut made: HashMap<(ValueId, u32), ValueId> = HashMap::new();
     let mut insts = vec![];
     let all = std::mem::take(&mut graph.insts);
@@ -38,19 +76,20 @@ fn quantise(module: &Module, graph: &mut Graph, group: u32) -> Result<(), PassEr
             let own = own_group(format);
             let width = graph.value(x).ty.row_width().unwrap_or(0);
             let multiple = if format.nested { format.group } else { format.multiple() };
-            let free = || largest_group(width, group, multiple);
+            let free = || largest_group(width, rows.group, multiple);
             let group = own.or_else(|| beside(module, graph, &all, x)).unwrap_or_else(free);
-            let rows = match made.get(&(x, group)) {
+            let quantised_x = match made.get(&(x, group)) {
                 Some(known) => *known,
                 None => {
-                    let result = quantised(graph, x, group, "activations")?;
-                    let op = Op::QuantRows { group };
-                    insts.push(Inst { result, op, args: vec![x.into()] });
+                    let result = quantised(graph, x, group, PASS)?;
+                    let op = Op::QuantRows { group, range: rows.range };
+                    let args = [x.into()].into_iter().chain(rows.fixed.get(&(id, x)).copied());
+                    insts.push(Inst { result, op, args: args.collect() });
                     made.insert((x, group), result);
                     result
                 }
             };
-            inst.args[0] = rows.into();
+            inst.args[0] = quantised_x.into();
         }
         insts.push(inst);
     }

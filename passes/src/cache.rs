@@ -18,7 +18,7 @@
 use crate::activations::quantised;
 use crate::{Context, PassError};
 use ir::def_use::renumber;
-use ir::{Arg, DType, Graph, Inst, Module, Op, Type};
+use ir::{Arg, DType, Graph, Inst, Module, Op, RowRange, Type};
 
 /// Runs the pass.
 pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, PassError> {
@@ -70,7 +70,7 @@ fn quantise_queries(graph: &mut Graph, head: u32) -> Result<(), PassError> {
             && graph.value(q).ty.row_width().is_some()
         {
             let result = quantised(graph, q, head, "cache")?;
-            let op = Op::QuantRows { group: head };
+            let op = Op::QuantRows { group: head, range: RowRange::Group };
             graph.insts.push(Inst { result, op, args: vec![q.into()] });
             inst.args[0] = result.into();
         }

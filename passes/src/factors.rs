@@ -6,7 +6,7 @@ use crate::stats::{Lab, Site, Stats, inputs_of};
 use crate::{Context, PassError};
 use ir::history::FACTOR_RANGE;
 use ir::weights::materialise;
-use ir::{DType, Module, WeightId};
+use ir::{DType, Module, RowRange, WeightId};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -161,7 +161,10 @@ pub fn find(
 fn rows(context: &Context<'_>) -> Option<Rows> {
     match context.simulate {
         Some(Simulation { rows: Some(bits), fixed, .. }) => Some(Rows { bits, group: 0, fixed }),
-        _ => context.activation_group.map(|group| Rows { bits: 8, group, fixed: false }),
+        _ => context.activation_group.map(|group| match context.activation_range {
+            RowRange::Group => Rows { bits: 8, group, fixed: false },
+            range => Rows { bits: 8, group: 0, fixed: range == RowRange::Fixed },
+        }),
     }
 }
 

@@ -14,6 +14,7 @@ mod groups;
 pub mod hadamards;
 pub mod learn;
 pub mod local_scales;
+mod ranges;
 pub mod rotate;
 pub mod round;
 pub mod scales;
@@ -24,7 +25,7 @@ pub mod smooth;
 pub mod stats;
 
 use factors::Smoothing;
-use ir::{Blobs, DType, Module, Rounding, verify};
+use ir::{Blobs, DType, Module, Rounding, RowRange, verify};
 use rotate::Rotations;
 use select::{Budget, Recipe};
 use simulate::Simulation;
@@ -45,6 +46,8 @@ pub struct Context<'a> {
     pub budget: Option<Budget>,
     /// Group in which rows are quantised where they meet integers; `None` leaves them in f32.
     pub activation_group: Option<u32>,
+    /// What the ranges of those rows are.
+    pub activation_range: RowRange,
     /// Storage format of the KV cache; `None` leaves it as it is.
     pub cache: Option<DType>,
     /// What is rounded as if it were stored in fewer bits; `None` for nothing.

@@ -18,12 +18,10 @@
 //! (2211.10438) and MobileQuant (2408.13933).
 
 use crate::bindings::{instructions, producer, value_of};
-use crate::edit::{add_formal, insert_after, make};
-use crate::stats::{Site, activations};
-use crate::{Context, PassError, factors};
+use crate::edit::insert_after;
+use crate::{Context, PassError, ranges};
 use ir::def_use::renumber;
-use ir::history::FACTOR_RANGE;
-use ir::{Arg, GraphId, Module, Op, Source, ValueId};
+use ir::{Arg, GraphId, Module, Op, ValueId};
 
 const PASS: &str = "simulate";
 
@@ -74,11 +72,11 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
     if let Some(bits) = simulation.rows {
         let ranges = match simulation.fixed {
             true => fixed_ranges(module, context, &rows)?,
-            false => vec![vec![]; rows.len()],
+            false => vec![None; rows.len()],
         };
-        for (&(graph, value, width), ranges) in rows.iter().zip(ranges) {
+        for (&(graph, value, width), range) in rows.iter().zip(ranges) {
             let op = Op::FakeQuant { bits, group: width };
-            let args: Vec<Arg> = ranges.into_iter().collect();
+            let args: Vec<Arg> = range.into_iter().collect();
             let known = module.graph(graph).clone();
             let linear = |reader: ValueId, operand: usize| {
                 operand == 0
@@ -124,38 +122,12 @@ fn rows(module: &Module) -> Vec<(GraphId, ValueId, u32)> {
     found
 }
 
-/// The parameter of each site that its range is bound to, by each call: the largest magnitude seen.
+/// The range of each place, as calibration has it.
 fn fixed_ranges(
     module: &mut Module,
     context: &Context<'_>,
-    sites: &[(GraphId, ValueId, u32)],
-) -> Result<Vec<Vec<Arg>>, PassError> {
-    let lab = factors::lab(PASS, context.lab)?;
-    let calls = |graph: GraphId, module: &Module| -> Vec<u32> {
-        activations(module).iter().filter(|a| a.id == graph).map(|a| a.call).collect()
-    };
-    let all: Vec<Vec<Site>> = sites
-        .iter()
-        .map(|&(graph, value, _)| {
-            let calls = calls(graph, module).into_iter();
-            calls.map(|call| Site { graph, value, call }).collect()
-        })
-        .collect();
-    let stats = lab.observe(module, &all.concat(), false)?;
-    let mut args = vec![];
-    for (&(graph, value, _), sites) in sites.iter().zip(&all) {
-        let name = format!("{}.range", module.graph(graph).value(value).name);
-        let mut bound = vec![];
-        for site in sites {
-            let moments = stats.sites.get(site);
-            let most = moments.map_or(0.0, |m| m.absmax.iter().copied().fold(0.0, f32::max));
-            // The next quarter octave: the range covers what was seen.
-            let quarters = (f64::from(most.max(1e-6)).log2() * 4.0).ceil();
-            let (least, most) = (f64::from(FACTOR_RANGE.0), f64::from(FACTOR_RANGE.1));
-            let source = Source::Factors(vec![quarters.clamp(least, most) as i8]);
-            bound.push(make(module, &format!("{name}.{}", site.call), &[1], source, vec![]));
-        }
-        args.push(vec![add_formal(PASS, module, graph, &name, &[1], &bound)?]);
-    }
-    Ok(args)
+    rows: &[(GraphId, ValueId, u32)],
+) -> Result<Vec<Option<Arg>>, PassError> {
+    let places: Vec<_> = rows.iter().map(|&(graph, value, _)| (graph, value)).collect();
+    Ok(ranges::fixed(PASS, module, context, &places)?.into_iter().map(Some).collect())
 }

@@ -4,7 +4,7 @@
 //! second, and of weight bytes; medians of several runs. Arguments name formats.
 
 use ir::quant::Quantised;
-use ir::{IntFormat, Tensor};
+use ir::{IntFormat, RowRange, Tensor};
 use std::time::Instant;
 use targets::kernels::int_panel::{self, Shape};
 use targets::kernels::quant_rows;
@@ -73,8 +73,10 @@ fn noise(seed: u64, count: u64) -> Vec<f32> {
 fn measure(target: &Target, shape: Shape, columns: u64, rows: u64) -> (f64, f64) {
     let mut sink = jit::module(target);
     let mut e = Emitter::new(target, &mut sink, "b", false);
-    let (panel, quantise) =
-        (int_panel::define(&mut e, shape), quant_rows::define(&mut e, shape.group));
+    let (panel, quantise) = (
+        int_panel::define(&mut e, shape),
+        quant_rows::define(&mut e, shape.group, RowRange::Group),
+    );
     let code = jit::Code::new(sink);
     // SAFETY: the functions take the parameters that their docs name.
     let (panel, quantise) = unsafe {

@@ -2,7 +2,7 @@
 
 use crate::kernels::panel::PANEL_ROWS;
 use crate::kernels::{gated, quant_rows};
-use ir::{Arg, DType, Graph, Op, Param, Type, ValueId};
+use ir::{Arg, DType, Graph, Op, Param, RowRange, Type, ValueId};
 
 /// One step: an instruction, or several that are done in one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ fn gated(graph: &Graph, quant: usize) -> Option<Step> {
     else {
         return None;
     };
-    let Op::QuantRows { group } = graph.insts[quant].op else { return None };
+    let Op::QuantRows { group, .. } = graph.insts[quant].op else { return None };
     let (gate, up) = (only_read_once(graph, a)?, only_read_once(graph, b)?);
     // One kernel serves both matrices.
     let operands = [gate, up].map(|i| match (&graph.insts[i].op, &graph.insts[i].args[..]) {
@@ -151,9 +151,9 @@ fn gated(graph: &Graph, quant: usize) -> Option<Step> {
     (same && gated::fits(group.into())).then_some(Step::Gated { gate, up, mul, quant })
 }
 
-/// A `quant_rows` whose operand can be quantised as it is made.
+/// A `quant_rows` whose operand can be quantised as it is made: each group by itself.
 fn quantised(graph: &Graph, quant: usize) -> Option<Step> {
-    let (Op::QuantRows { .. }, [Arg::Value(x)]) =
+    let (Op::QuantRows { range: RowRange::Group, .. }, [Arg::Value(x)]) =
         (&graph.insts[quant].op, &graph.insts[quant].args[..])
     else {
         return None;

@@ -5,7 +5,7 @@ mod support;
 
 use half::f16;
 use ir::quant::{cache_row, quant_group};
-use ir::{DType, IntFormat};
+use ir::{DType, IntFormat, RowRange};
 use support::Arg::{At, Int};
 use support::{Case, everywhere, floats, noise};
 use targets::kernels::attention::Products;
@@ -353,7 +353,9 @@ fn attention_is_softmax_of_scores_however_it_is_cut() {
             functions.push(kv_append::define(e, &format!("append_{i}"), slot));
             functions.push(attention::define(e, &format!("attention_{i}"), one.shape, &products));
             let group = slot.head.next_multiple_of(16);
-            let quant = quants.entry(group).or_insert_with(|| quant_rows::define(e, group));
+            let quant = quants
+                .entry(group)
+                .or_insert_with(|| quant_rows::define(e, group, RowRange::Group));
             functions.push(quant.clone());
         }
         functions

@@ -4,7 +4,7 @@
 mod support;
 
 use ir::quant::{Quantised, quant_group};
-use ir::{DType, IntFormat, Tensor};
+use ir::{DType, IntFormat, RowRange, Tensor};
 use support::Arg::{At, Int};
 use support::{Case, emulated, floats, noise, run};
 use targets::kernels::int_panel::{self, Shape, unpack};
@@ -207,7 +207,9 @@ fn check(target: &Target) {
         let mut quantise = std::collections::HashMap::new();
         let both = |shape: &Shape| {
             let group = shape.group;
-            let made = quantise.entry(group).or_insert_with(|| quant_rows::define(e, group));
+            let made = quantise
+                .entry(group)
+                .or_insert_with(|| quant_rows::define(e, group, RowRange::Group));
             [made.clone(), int_panel::define(e, *shape)]
         };
         shapes.iter().flat_map(both).collect()

@@ -2,8 +2,8 @@
 
 mod support;
 
-use ir::Gate;
-use ir::quant::FakeGrid;
+use ir::quant::{FakeGrid, quant_rows as rounded};
+use ir::{Gate, RowRange};
 use support::Arg::{At, Int};
 use support::{Case, everywhere, floats, noise};
 use targets::kernels::{elementwise, fake_quant, quant_rows, rms_norm};
@@ -48,7 +48,7 @@ fn rms_norm_quant_is_rms_norm_then_quant_rows() {
                 let (shape, group) = (shape(*width, gain), *group as u64);
                 [
                     rms_norm::define(e, &format!("norm_{i}"), shape),
-                    quant_rows::define(e, group),
+                    quant_rows::define(e, group, RowRange::Group),
                     rms_norm::define_quant(e, &format!("norm_quant_{i}"), shape, group),
                 ]
             };
@@ -83,7 +83,7 @@ fn a_gate_and_quant_rows(gate: Gate) {
     let define = |e: &mut Emitter| -> Vec<Func> {
         let mut all = vec![elementwise::define_gate_mul(e, gate)];
         for (_, group) in SHAPES {
-            all.push(quant_rows::define(e, group as u64));
+            all.push(quant_rows::define(e, group as u64, RowRange::Group));
             all.push(elementwise::define_gate_mul_quant(e, gate, group as u64));
         }
         all
@@ -148,6 +148,59 @@ fn fake_quant_is_its_definition_bit_for_bit() {
                 };
                 let expected: Vec<f32> = x.iter().map(|&x| grid.nearest(x)).collect();
                 assert_eq!(floats(found, y + at, GROUP), expected, "{} {bits} {fixed}", target.cpu);
+            }
+        }
+    });
+}
+
+/// The fixed range of the test: inside what the rows reach.
+const FIXED: f32 = 0.625;
+
+#[test]
+fn one_range_for_all_groups_of_a_row() {
+    let ranges = [RowRange::Row, RowRange::Fixed];
+    let kinds = || SHAPES.into_iter().flat_map(|shape| ranges.map(|range| (shape, range)));
+    let define = |e: &mut Emitter| -> Vec<Func> {
+        kinds().map(|((_, group), range)| quant_rows::define(e, group as u64, range)).collect()
+    };
+    // The second row is empty: its range is 0.
+    let values = |i: usize, width: usize| -> Vec<f32> {
+        let mut x = noise(i, ROWS * width);
+        x[width..2 * width].fill(0.0);
+        x
+    };
+    let made: Vec<(Case, usize)> = kinds()
+        .enumerate()
+        .map(|(i, ((width, group), range))| {
+            let mut case = Case::default();
+            let stride = quant_rows::row_stride(width as u64, group as u64) as i64;
+            let (x, y) =
+                (case.floats(&values(i, width)), case.bytes(&vec![0; ROWS * stride as usize]));
+            let given = case.floats(&[FIXED]);
+            let counts = [Int((width / group) as i64), Int(ROWS as i64)];
+            let args = [At(x), At(y), counts[0], counts[1], Int(width as i64 * 4), Int(stride)];
+            match range {
+                RowRange::Fixed => case.call(i, &[&args[..], &[At(given)]].concat()),
+                RowRange::Group | RowRange::Row => case.call(i, &args),
+            }
+            (case, y)
+        })
+        .collect();
+    let (cases, places): (Vec<Case>, Vec<usize>) = made.into_iter().unzip();
+    everywhere(&define, &cases, &|target, found| {
+        for (i, ((width, group), range)) in kinds().enumerate() {
+            let stride = quant_rows::row_stride(width as u64, group as u64) as usize;
+            let expected = rounded(&values(i, width), width, group, range, Some(FIXED));
+            for (n, (q, scale, sum)) in expected.into_iter().enumerate() {
+                let (row, g) = (n / (width / group), n % (width / group));
+                let at =
+                    places[i] + row * stride + g * quant_rows::group_bytes(group as u64) as usize;
+                let group_found = &found[i][at..];
+                let what = format!("{range:?}, {width} in {group} on {}: {row}, {g}", target.cpu);
+                let found: Vec<i8> = group_found[..group].iter().map(|&b| b as i8).collect();
+                assert_eq!(found, q, "{what}");
+                assert_eq!(group_found[group..group + 4], scale.to_le_bytes(), "scale: {what}");
+                assert_eq!(group_found[group + 4..group + 8], (-sum).to_le_bytes(), "sum: {what}");
             }
         }
     });

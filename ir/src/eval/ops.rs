@@ -92,16 +92,6 @@ pub(super) fn rms_norm(x: &[f32], gain: Option<&[f32]>, group: usize, eps: f64) 
     x.chunks(group).flat_map(one).collect()
 }
 
-/// `quant_rows`: the floats that the integers stand for.
-pub(super) fn quant_rows(x: &[f32], group: usize) -> Vec<f32> {
-    x.chunks(group)
-        .flat_map(|x| {
-            let (q, scale, _) = quant_group(x);
-            q.into_iter().map(move |q| f32::from(q) * scale)
-        })
-        .collect()
-}
-
 /// `fake_quant`.
 pub(super) fn fake_quant(x: &[f32], bits: u8, group: usize, range: Option<f32>) -> Vec<f32> {
     let one = |x: &[f32]| {

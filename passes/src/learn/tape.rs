@@ -5,7 +5,7 @@ use super::ops::{
 };
 use super::weights::{Weights, mean_price};
 use ir::hadamard::Hadamard;
-use ir::quant::{FakeGrid, quant_group};
+use ir::quant::{FakeGrid, quantised_rows};
 use ir::{Arg, Graph, GraphId, Module, Op, Param, Side, Type, ValueId, WeightId};
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -124,12 +124,9 @@ impl<'m> Tape<'m> {
                 }
                 y
             }
-            Op::QuantRows { group } => {
-                let one = |x: &[f32]| {
-                    let (q, scale, _) = quant_group(x);
-                    q.into_iter().map(move |q| f32::from(q) * scale)
-                };
-                frame.rows(args[0]).par_chunks(*group as usize).flat_map_iter(one).collect()
+            Op::QuantRows { group, range } => {
+                let fixed = args.get(1).and_then(|&a| frame.weight(a)).map(|w| weights.get(w)[0]);
+                quantised_rows(frame.rows(args[0]), width(0), *group as usize, *range, fixed)
             }
             Op::FakeQuant { bits, group } => {
                 let range = args.get(1).and_then(|&a| frame.weight(a)).map(|w| weights.get(w)[0]);

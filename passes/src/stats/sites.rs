@@ -69,7 +69,7 @@ fn bind(callee: &Graph, call: &Inst) -> Vec<WeightId> {
 fn unquantised(graph: &Graph, x: ValueId) -> ValueId {
     let inst = graph.insts.iter().find(|inst| inst.result == x);
     match inst.map(|inst| (&inst.op, &inst.args[..])) {
-        Some((Op::QuantRows { .. }, [Arg::Value(source)])) => *source,
+        Some((Op::QuantRows { .. }, [Arg::Value(source), ..])) => *source,
         _ => x,
     }
 }

@@ -13,7 +13,7 @@ use crate::kernels::rms_norm;
 use crate::math::{EXP, EXP2, EXP2_LOW, GELU};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use ir::Gate;
+use ir::{Gate, RowRange};
 
 pub(super) type Done = Result<(), IcedError>;
 
@@ -204,15 +204,23 @@ pub(super) fn exp2(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
     w.a.vpaddd(x, x, shifted)
 }
 
-/// `quant_rows` in groups of `group`: parameters x, y, groups of a row, rows, x_stride, y_stride.
-pub fn quant_rows(group: u64) -> Code {
-    write_quant_rows(group as i32).expect("the kernel's operands are encodable")
+/// `quant_rows` in groups of `group`: parameters x, y, groups of a row, rows, x_stride, y_stride,
+/// the address of a fixed range.
+pub fn quant_rows(group: u64, range: RowRange) -> Code {
+    write_quant_rows(group as i32, range).expect("the kernel's operands are encodable")
 }
 
-fn write_quant_rows(group: i32) -> Result<Code, IcedError> {
+/// The range of all groups of a row, in every lane.
+const WHOLE: AsmRegisterZmm = zmm16;
+
+fn write_quant_rows(group: i32, range: RowRange) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
     order(&mut w)?;
     let c = Constants::new(&mut w, &quant_constants())?;
+    if range == RowRange::Fixed {
+        w.a.mov(rax, qword_ptr(rsp + ARGUMENTS))?;
+        w.a.vbroadcastss(WHOLE, dword_ptr(rax))?;
+    }
     let (mut row, mut next, mut done) =
         (w.a.create_label(), w.a.create_label(), w.a.create_label());
     w.a.set_label(&mut row)?;
@@ -221,11 +229,23 @@ fn write_quant_rows(group: i32) -> Result<Code, IcedError> {
     w.a.mov(r10, rdi)?;
     w.a.mov(r11, rsi)?;
     w.a.mov(rbx, rdx)?;
-    w.a.set_label(&mut next)?;
-    for i in 0..vectors(group) {
-        w.load(i, r10 + 64 * i as i32)?;
+    if range == RowRange::Row {
+        row_range(&mut w, group)?;
     }
-    quantise(&mut w, &c, group)?;
+    w.a.set_label(&mut next)?;
+    for (i, x) in ZMM[..vectors(group)].iter().enumerate() {
+        w.load(i, r10 + 64 * i as i32)?;
+        if range == RowRange::Fixed {
+            w.a.vrangeps(*x, *x, WHOLE, MAGNITUDE_MIN)?;
+        }
+    }
+    match range {
+        RowRange::Group => quantise(&mut w, &c, group)?,
+        RowRange::Row | RowRange::Fixed => {
+            w.a.vmovaps(zmm8, WHOLE)?;
+            quantise_within(&mut w, &c, group)?;
+        }
+    }
     w.a.add(r10, group * 4)?;
     w.a.dec(rbx)?;
     w.a.jnz(next)?;
@@ -234,6 +254,18 @@ fn write_quant_rows(group: i32) -> Result<Code, IcedError> {
     w.a.jmp(row)?;
     w.a.set_label(&mut done)?;
     w.finish()
+}
+
+/// The largest magnitude of the row at `r10`, of `rbx` groups, into `WHOLE`.
+fn row_range(w: &mut Wide, group: i32) -> Done {
+    let mut next = w.a.create_label();
+    w.a.vpxord(WHOLE, WHOLE, WHOLE)?;
+    w.a.imul_3(rax, rbx, group * 4)?;
+    w.a.set_label(&mut next)?;
+    w.a.sub(rax, 64)?;
+    w.a.vrangeps(WHOLE, WHOLE, zmmword_ptr(r10 + rax * 1), MAGNITUDE_MAX)?;
+    w.a.jnz(next)?;
+    lanes(w, WHOLE, zmm9, CodeAssembler::vmaxps)
 }
 
 /// Register `x` becomes its `exp`, as `math::exp` has it; `zmm8`, `zmm10` to `zmm12` are lost.
@@ -261,7 +293,7 @@ pub(super) fn exp(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
 /// thirteen registers are lost.
 pub(super) fn quantise(w: &mut Wide, c: &Constants, group: i32) -> Done {
     let count = vectors(group);
-    let (scale, inverse) = (zmm8, zmm10);
+    let scale = zmm8;
     match count {
         1 => w.a.vrangeps(scale, zmm0, zmm0, MAGNITUDE_MAX)?,
         _ => w.a.vrangeps(scale, zmm0, zmm1, MAGNITUDE_MAX)?,
@@ -270,6 +302,13 @@ pub(super) fn quantise(w: &mut Wide, c: &Constants, group: i32) -> Done {
         w.a.vrangeps(scale, scale, *x, MAGNITUDE_MAX)?;
     }
     lanes(w, scale, zmm9, CodeAssembler::vmaxps)?;
+    quantise_within(w, c, group)
+}
+
+/// The same for values within the range that is in every lane of `zmm8`.
+fn quantise_within(w: &mut Wide, c: &Constants, group: i32) -> Done {
+    let count = vectors(group);
+    let (scale, inverse) = (zmm8, zmm10);
     w.a.vpxord(zmm9, zmm9, zmm9)?;
     w.a.vcmpps(k1, zmm9, scale, LESS)?;
     w.a.vdivss(xmm9, XMM[c.at(127f32.to_bits())], xmm8)?;
@@ -349,6 +388,8 @@ fn record(w: &mut Wide, group: i32) -> Done {
 
 /// `vrangeps`: the larger magnitude, without a sign.
 pub(super) const MAGNITUDE_MAX: i32 = 0b1011;
+/// `vrangeps`: the smaller magnitude, with the sign of the first.
+const MAGNITUDE_MIN: i32 = 0b0010;
 /// `vpcmpd`, `vcmpps`: first below second.
 pub(super) const LESS: i32 = 1;
 

@@ -10,7 +10,7 @@ use crate::kernels::{
 };
 use crate::plan::{Step, steps};
 use crate::sync::define_barrier;
-use ir::{DType, Gate, Op, Rope, Type};
+use ir::{DType, Gate, Op, Rope, RowRange, Type};
 use std::collections::HashMap;
 
 /// Kernels by what they are specialised for.
@@ -19,7 +19,7 @@ pub(super) struct Kernels {
     int_panels: HashMap<int_panel::Shape, Func>,
     pub(super) linear: HashMap<(DType, DType), Func>,
     pub(super) embed: HashMap<DType, Func>,
-    pub(super) quant_rows: HashMap<u64, Func>,
+    pub(super) quant_rows: HashMap<(u64, RowRange), Func>,
     pub(super) fake_quant: HashMap<fake_quant::Shape, Func>,
     /// By size of a block.
     pub(super) hadamard: HashMap<u64, Func>,
@@ -48,7 +48,7 @@ pub(super) struct Kernels {
 
 /// The group of a `quant_rows`.
 pub(super) fn group_of(op: &Op) -> u64 {
-    let Op::QuantRows { group } = op else { unreachable!("the plan names a quant_rows") };
+    let Op::QuantRows { group, .. } = op else { unreachable!("the plan names a quant_rows") };
     u64::from(*group)
 }
 
@@ -187,10 +187,10 @@ impl Kernels {
                     self.linear.insert((rows, matrix), linear::define(e, &panels));
                 }
             }
-            Op::QuantRows { group } => {
+            Op::QuantRows { group, range } => {
                 let group = u64::from(*group);
-                let made = self.quant_rows.entry(group);
-                made.or_insert_with(|| quant_rows::define(e, group));
+                let made = self.quant_rows.entry((group, *range));
+                made.or_insert_with(|| quant_rows::define(e, group, *range));
             }
             Op::FakeQuant { bits, group } => {
                 let fixed = types.len() > 1;

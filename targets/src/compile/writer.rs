@@ -385,13 +385,15 @@ impl Writer<'_> {
                 let f = &made.expect("kernels were collected").1;
                 k.call(f, &[x, y, gain, rows, k.i64(stride)]);
             }
-            Op::QuantRows { group } => {
+            Op::QuantRows { group, range } => {
                 let x_stride = self.stride(x);
                 let groups = self.width(x) / u64::from(*group);
                 let x = self.at(s, x) + first * x_stride;
                 let strides = [k.i64(x_stride), k.i64(stride)];
-                let args = [x, y, k.i64(groups as i64), rows, strides[0], strides[1]];
-                k.call(&self.kernels.quant_rows[&u64::from(*group)], &args);
+                let given = self.optional_weight(s, inst.args.get(1));
+                let args = [x, y, k.i64(groups as i64), rows, strides[0], strides[1], given];
+                let f = &self.kernels.quant_rows[&(u64::from(*group), *range)];
+                k.call(f, &args[..f.signature.params.len()]);
             }
             Op::FakeQuant { bits, group } => {
                 let shape =

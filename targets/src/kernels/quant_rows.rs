@@ -9,6 +9,7 @@ use crate::asm::x64_rows;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
 use cranelift_codegen::ir::types::*;
+use ir::RowRange;
 use ir::types::NESTED_GROUP;
 
 /// Elements whose sum nested scales want.
@@ -47,24 +48,42 @@ pub fn row_stride(width: u64, group: u64) -> u64 {
 }
 
 /// Emits `quant_rows` for groups of `group`, a multiple of 16: parameters x, y, groups of a row,
-/// rows, x_stride, y_stride.
-pub fn define(e: &mut Emitter, group: u64) -> Func {
-    let f = e.declare(&format!("quant_rows_g{group}"), &[I64; 6], &[]);
+/// rows, x_stride, y_stride, and where the range is fixed its address.
+pub fn define(e: &mut Emitter, group: u64, range: RowRange) -> Func {
+    let (name, params) = match range {
+        RowRange::Group => (String::new(), 6),
+        RowRange::Row => ("_row".into(), 6),
+        RowRange::Fixed => ("_fixed".to_string(), 7),
+    };
+    let f = e.declare(&format!("quant_rows_g{group}{name}"), &vec![I64; params], &[]);
     if e.target.facts.avx512 && group <= x64_rows::GROUP_MAX {
-        let code = x64_rows::quant_rows(group);
+        let code = x64_rows::quant_rows(group, range);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
         return f;
     }
     e.define(&f, Tuning::Optimised, |k, args| {
-        let [x, y, groups, rows, x_stride, y_stride] = args else {
-            unreachable!("six parameters are declared")
+        let [x, y, groups, rows, x_stride, y_stride, given @ ..] = args else {
+            unreachable!("six or seven parameters are declared")
         };
+        let given = given.first().map(|range| range.load(F32, 0));
         let (x, y) = (k.var(*x), k.var(*y));
         k.each(k.i64(0), *rows, 1, |_| {
             let (from, to) = (k.var(x.get()), k.var(y.get()));
+            let whole = match range {
+                RowRange::Group => None,
+                RowRange::Row => Some(largest(k, &floats(x.get()), *groups * (group as i64 * 4))),
+                RowRange::Fixed => given,
+            };
             k.each(k.i64(0), *groups, 1, |_| {
-                let x = from.get();
-                one_group(k, &|i| (x + i).load(F32X4, 0), to.get(), group);
+                let (value, y) = (floats(from.get()), to.get());
+                match (whole, given.map(|end| end.splat(F32X4))) {
+                    (None, _) => one_group(k, &value, y, group),
+                    (Some(range), None) => group_within(k, &value, y, group, range),
+                    (Some(range), Some(end)) => {
+                        let within = |i| value(i).pmax(-end).pmin(end);
+                        group_within(k, &within, y, group, range);
+                    }
+                }
                 from.set(from.get() + group as i64 * 4);
                 to.set(to.get() + group_bytes(group) as i64);
             });
@@ -76,6 +95,19 @@ pub fn define(e: &mut Emitter, group: u64) -> Func {
     f
 }
 
+/// The four floats at an offset from `x`.
+fn floats<'k>(x: Val<'k>) -> impl Fn(Val<'k>) -> Val<'k> {
+    move |i| (x + i).load(F32X4, 0)
+}
+
+/// The largest magnitude of the floats that `value` gives four of, at offsets up to `bytes`.
+fn largest<'k>(k: &'k Kernel<'k>, value: &dyn Fn(Val<'k>) -> Val<'k>, bytes: Val<'k>) -> Val<'k> {
+    let magnitude = |v: Val<'k>| (v.cast(I32X4) & k.i32x4(i32::MAX)).cast(F32X4);
+    let largest = k.var(k.f32x4(0.0));
+    k.each(k.i64(0), bytes, 16, |i| largest.set(largest.get().pmax(magnitude(value(i)))));
+    largest.get().max_lanes()
+}
+
 /// One group to `y`; `value` gives the four floats at an offset in bytes of floats.
 pub(super) fn one_group<'k>(
     k: &'k Kernel<'k>,
@@ -83,15 +115,21 @@ pub(super) fn one_group<'k>(
     y: Val<'k>,
     group: u64,
 ) {
-    let magnitude = |v: Val<'k>| (v.cast(I32X4) & k.i32x4(i32::MAX)).cast(F32X4);
-    let largest = k.var(k.f32x4(0.0));
-    k.each(k.i64(0), k.i64(group as i64 * 4), 16, |i| {
-        largest.set(largest.get().pmax(magnitude(value(i))));
-    });
-    let largest = largest.get().max_lanes();
-    let some = k.f32(0.0).flt(largest);
-    let inverse = some.select(k.f32(127.0) / largest, k.f32(0.0)).splat(F32X4);
-    let scale = largest * (1.0 / 127.0);
+    let range = largest(k, value, k.i64(group as i64 * 4));
+    group_within(k, value, y, group, range);
+}
+
+/// One group whose values lie within a range.
+fn group_within<'k>(
+    k: &'k Kernel<'k>,
+    value: &dyn Fn(Val<'k>) -> Val<'k>,
+    y: Val<'k>,
+    group: u64,
+    range: Val<'k>,
+) {
+    let some = k.f32(0.0).flt(range);
+    let inverse = some.select(k.f32(127.0) / range, k.f32(0.0)).splat(F32X4);
+    let scale = range * (1.0 / 127.0);
     let sixteen = |i: Val<'k>| {
         let from = i << 2;
         let four = |j: i64| round(k, value(from + j * 16) * inverse);
