@@ -13,13 +13,14 @@ use std::path::Path;
 const NARROW: &str =
     concat!("--kv f16 --recipe ", env!("CARGO_MANIFEST_DIR"), "/recipes/narrow.toml");
 
-const WAYS: [Way; 9] = [
+const WAYS: [Way; 10] = [
     Way { line: "--quant f32 --kv f32", tokens: 48, logits: 1e-4, score: 1e-4 },
     Way { line: "--quant f16 --kv f32", tokens: 8, logits: 1e-4, score: 1e-4 },
     Way { line: "--quant f16 --kv f16", tokens: 48, logits: 1e-2, score: 1e-3 },
     Way { line: "--quant bf16 --kv f16", tokens: 0, logits: 0.2, score: 2e-2 },
     Way { line: "--quant w8a8 --kv f16", tokens: 0, logits: 0.5, score: 5e-2 },
     Way { line: "--quant w8a8 --kv i8", tokens: 0, logits: 0.7, score: 7e-2 },
+    Way { line: "--quant w8a8 --kv i8 --activations token", tokens: 0, logits: 0.7, score: 7e-2 },
     Way { line: "--quant w8a16 --kv f16", tokens: 0, logits: 0.5, score: 5e-2 },
     Way { line: "--quant w4a8 --kv i4", tokens: 0, logits: 7.0, score: 0.7 },
     Way { line: NARROW, tokens: 0, logits: 20.0, score: 3.0 },

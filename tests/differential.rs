@@ -66,7 +66,7 @@ fn logits_agree_with_the_interpreter() {
 }
 
 /// The shipped models, as text prepares them: how `ingot build` is asked, and the distance allowed.
-const WAYS: [(&str, f32); 11] = [
+const WAYS: [(&str, f32); 13] = [
     ("--quant f32 --kv f32", 1e-4),
     ("--quant f16 --kv f32", 1e-4),
     ("--quant bf16 --kv f32", 1e-4),
@@ -75,6 +75,8 @@ const WAYS: [(&str, f32); 11] = [
     // An activation at the border between two integers may be rounded to either.
     ("--quant w8a8 --kv f32", 3e-2),
     ("--quant w4a8 --kv f32", 3e-2),
+    ("--quant w8a8 --kv f32 --activations token", 5e-2),
+    ("--quant w4a8 --kv f32 --activations token", 5e-2),
     ("--quant w8a16 --kv f32", 1e-4),
     ("--quant w4a16 --kv f32", 1e-4),
     ("--quant f32 --kv i8", 3e-2),

@@ -67,7 +67,7 @@ fn follow(session: &mut Session) -> Vec<Bits> {
 const NARROW: &str =
     concat!("--kv f16 --recipe ", env!("CARGO_MANIFEST_DIR"), "/recipes/narrow.toml");
 
-const FORMATS: [&str; 11] = [
+const FORMATS: [&str; 14] = [
     "--quant f16 --kv f16",
     "--quant f32 --kv f32",
     "--quant bf16 --kv f16",
@@ -75,6 +75,9 @@ const FORMATS: [&str; 11] = [
     "--quant w4a8 --kv f16",
     "--quant w4a8 --kv i8",
     "--quant w8a8 --kv i4",
+    "--quant w8a8 --kv f16 --activations token",
+    "--quant w3a8 --kv f16 --activations token",
+    "--quant w4a8 --kv i8 --activations static --calib self --calib-tokens 256 --round mse",
     "--quant w4a16 --kv f16",
     "--quant w4a8 --kv f32 --rotate hadamard --rotations r1,r2,r3,r4",
     "--quant w8a8 --simulate a4,kv4",

@@ -1,6 +1,5 @@
 //! What is in a library: nothing undefined, its own names only, the same bytes each time.
 
-use clap::ValueEnum;
 use ingot::options::Quant;
 use ingot_tests::folder;
 use ingot_tests::machine::{A64, Language, Machine, R64, X64, words};
@@ -105,10 +104,7 @@ fn several_variants_are_one_library_without_undefined_names() {
 fn nothing_is_undefined_on_any_target() {
     let model = shipped(SHIPPED[1]);
     for (triple, cpu) in every_target() {
-        let quants = Quant::value_variants().iter().map(|quant| {
-            let quant = quant.to_possible_value().expect("none is hidden");
-            format!("--quant {}", quant.get_name())
-        });
+        let quants = Quant::names().into_iter().map(|name| format!("--quant {name}"));
         let turned = "--quant w4a8 --rotate hadamard --rotations r1,r2,r3,r4".to_string();
         for asked in quants.chain([turned]) {
             let dir = folder();

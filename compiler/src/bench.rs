@@ -1,5 +1,6 @@
 //! `ingot bench`: how fast the compiled model is, and how close to what the machine can do.
 
+mod figures;
 mod profile;
 
 use crate::Error;
@@ -9,8 +10,8 @@ use crate::host::{self, Host, HostFlags, refused};
 use crate::output;
 use crate::progress;
 use crate::session::{Sampling, Session, Status};
-use crate::work::work;
 use clap::Args;
+use figures::Figures;
 use profile::Profile;
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -21,7 +22,7 @@ the bytes it reads per second, and their share of what the machine itself can re
 
 Examples:
   ingot bench model.gguf --threads 1
-  ingot bench SmolLM2-135M --depth 1024 --decode 64 --json";
+  ingot bench SmolLM2-135M --depth 0,512,2048 --context 4096 --json";
 
 /// Flags of `bench`.
 #[derive(Args, Clone, Debug)]
@@ -36,9 +37,10 @@ pub struct BenchFlags {
     /// Tokens generated; 0 leaves decode out
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub decode: u32,
-    /// Tokens in the context before each measurement
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub depth: u32,
+    /// Tokens in the context before each measurement; a table has a row for each of several, a profile
+    /// shows the last
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "0")]
+    pub depth: Vec<u32>,
     /// Measurements; the median counts
     #[arg(
         long, value_name = "R", default_value_t = 5,
@@ -51,6 +53,13 @@ pub struct BenchFlags {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+impl BenchFlags {
+    /// The largest depth.
+    fn deepest(&self) -> u32 {
+        self.depth.iter().copied().max().unwrap_or(0)
+    }
 }
 
 /// Tokens of the prompt whose first answer is timed.
@@ -80,7 +89,7 @@ pub fn bench(flags: &BenchFlags) -> Result<(), Error> {
 
 fn check_lengths(flags: &BenchFlags, host: &Host) -> Result<(), Error> {
     let context = host.model.module.meta.context;
-    let longest = u64::from(flags.prefill.max(flags.decode)) + u64::from(flags.depth);
+    let longest = u64::from(flags.prefill.max(flags.decode)) + u64::from(flags.deepest());
     if longest.max(FIRST_PROMPT.into()) <= context {
         return Ok(());
     }
@@ -91,7 +100,7 @@ fn check_lengths(flags: &BenchFlags, host: &Host) -> Result<(), Error> {
 
 /// One after the other from SplitMix64, so that a seed means the same everywhere.
 fn random_tokens(flags: &BenchFlags, host: &Host) -> Vec<i32> {
-    let count = (flags.prefill.max(flags.decode) + flags.depth).max(FIRST_PROMPT);
+    let count = (flags.prefill.max(flags.decode) + flags.deepest()).max(FIRST_PROMPT);
     let vocab = host.model.module.meta.vocab;
     let mut state = flags.host.model.transforms.seed;
     let mut next = || {
@@ -105,39 +114,50 @@ fn random_tokens(flags: &BenchFlags, host: &Host) -> Vec<i32> {
 
 /// Seconds of each measurement, sorted.
 struct Times {
-    prefill: Vec<f64>,
-    decode: Vec<f64>,
+    /// Of a prompt and of decoding, at each depth.
+    at: Vec<[Vec<f64>; 2]>,
     first: Vec<f64>,
 }
 
 fn measure(session: &mut Session, tokens: &[i32], flags: &BenchFlags) -> Result<Times, Status> {
-    let depth = flags.depth as usize;
-    let prompt = &tokens[depth..][..flags.prefill as usize];
-    let generated = &tokens[depth..][..flags.decode as usize];
-    let bar = progress::steps("measuring", u64::from(flags.repeat) + 1);
-    let mut times = Times { prefill: vec![], decode: vec![], first: vec![] };
+    let steps = (u64::from(flags.repeat) + 1) * flags.depth.len() as u64;
+    let bar = progress::steps("measuring", steps);
+    let mut times = Times { at: vec![Default::default(); flags.depth.len()], first: vec![] };
     for round in 0..=flags.repeat {
-        let first = timed(|| first_token(session, &tokens[..FIRST_PROMPT as usize]))?;
-        session.reset()?;
-        if depth > 0 {
-            session.prefill(&tokens[..depth])?;
-        }
-        let prefill = timed(|| if prompt.is_empty() { Ok(()) } else { session.prefill(prompt) })?;
-        session.truncate(flags.depth)?;
-        let decode = timed(|| generated.iter().try_for_each(|&token| session.decode(token)))?;
         // The first round warms caches, pages and clocks up.
-        if round > 0 {
-            times.first.push(first);
-            times.prefill.push(prefill);
-            times.decode.push(decode);
+        let counts = round > 0;
+        let first = timed(|| first_token(session, &tokens[..FIRST_PROMPT as usize]))?;
+        times.first.extend(counts.then_some(first));
+        for (depth, kept) in flags.depth.iter().zip(&mut times.at) {
+            let found = at_depth(session, tokens, *depth, flags)?;
+            kept.iter_mut().zip(found).for_each(|(kept, time)| kept.extend(counts.then_some(time)));
+            bar.inc(1);
         }
-        bar.inc(1);
     }
     bar.finish_and_clear();
-    for list in [&mut times.first, &mut times.prefill, &mut times.decode] {
+    for list in times.at.iter_mut().flatten().chain([&mut times.first]) {
         list.sort_by(f64::total_cmp);
     }
     Ok(times)
+}
+
+/// Seconds of a prompt and of decoding with so many tokens in the context.
+fn at_depth(
+    session: &mut Session,
+    tokens: &[i32],
+    depth: u32,
+    flags: &BenchFlags,
+) -> Result<[f64; 2], Status> {
+    let (before, after) = tokens.split_at(depth as usize);
+    let (prompt, generated) = (&after[..flags.prefill as usize], &after[..flags.decode as usize]);
+    session.reset()?;
+    if depth > 0 {
+        session.prefill(before)?;
+    }
+    let prefill = timed(|| if prompt.is_empty() { Ok(()) } else { session.prefill(prompt) })?;
+    session.truncate(depth)?;
+    let decode = timed(|| generated.iter().try_for_each(|&token| session.decode(token)))?;
+    Ok([prefill, decode])
 }
 
 fn timed(mut run: impl FnMut() -> Result<(), Status>) -> Result<f64, Status> {
@@ -178,129 +198,5 @@ impl Spread {
 
     fn json(self) -> Value {
         json!({ "median": self.median, "min": self.min, "max": self.max })
-    }
-}
-
-/// What the times mean.
-struct Figures {
-    /// Tokens per second.
-    prefill: Spread,
-    /// Tokens per second.
-    decode: Spread,
-    /// Milliseconds.
-    first: Spread,
-    /// Billions of operations per second in prefill.
-    prefill_gflops: f64,
-    /// Billions of products of bytes and their sums per second that the machine makes.
-    int8_gops: f64,
-    /// Weights, keys and values read per decoded token, on average.
-    token_bytes: f64,
-    /// Billions of bytes per second in decode.
-    decode_gb: f64,
-    /// Billions of bytes per second that the machine reads, before and after.
-    machine_gb: [f64; 2],
-}
-
-impl Figures {
-    fn new(
-        flags: &BenchFlags,
-        host: &Host,
-        times: &Times,
-        bandwidth: [f64; 2],
-        int8_peak: f64,
-    ) -> Figures {
-        let work = work(&host.model.module, &host.session.library.weights);
-        let speed = |count: u32| move |seconds: f64| f64::from(count) / seconds;
-        let (prefill, decode) = (
-            Spread::of(&times.prefill, speed(flags.prefill)),
-            Spread::of(&times.decode, speed(flags.decode)),
-        );
-        // The token at position p reads p + 1 keys and values.
-        let positions = f64::from(flags.depth) + (f64::from(flags.decode) + 1.0) / 2.0;
-        let token_bytes = work.weight_bytes as f64 + work.cache_bytes_read(positions);
-        Figures {
-            prefill,
-            decode,
-            first: Spread::of(&times.first, |seconds| seconds * 1e3),
-            int8_gops: int8_peak / 1e9,
-            prefill_gflops: prefill.median * work.prefill_ops as f64 / 1e9,
-            token_bytes,
-            decode_gb: decode.median * token_bytes / 1e9,
-            machine_gb: bandwidth.map(|bytes| bytes / 1e9),
-        }
-    }
-
-    /// Share of the bandwidth that decoding uses.
-    fn share(&self) -> f64 {
-        self.decode_gb / ((self.machine_gb[0] + self.machine_gb[1]) / 2.0)
-    }
-
-    fn text(&self, flags: &BenchFlags, host: &Host) -> String {
-        let header = ["", "median", "min", "max", "", ""].map(String::from).to_vec();
-        let mut rows = vec![header];
-        if flags.prefill > 0 {
-            let more = format!("{:.1} GFLOP/s", self.prefill_gflops);
-            rows.push(self.prefill.row(format!("prefill {}", flags.prefill), "tok/s", more));
-        }
-        if flags.decode > 0 {
-            let more = format!("{:.1} GB/s, {:.0} %", self.decode_gb, self.share() * 100.0);
-            rows.push(self.decode.row(format!("decode {}", flags.decode), "tok/s", more));
-        }
-        let what = format!("first token of {FIRST_PROMPT}");
-        rows.push(self.first.row(what, "ms", String::new()));
-        let [weights, cache] = flags.host.model.formats(&host.model.module);
-        let [before, after] = self.machine_gb;
-        format!(
-            "{}: weights {} ({:.1} MB), KV cache {}, {} threads, depth {}\n{}\
-             this machine reads {before:.1} GB/s before, {after:.1} GB/s after, \
-             and multiplies {:.0} GOP/s of int8\n\
-             started in {:.0} ms\n",
-            host.model.path.display(),
-            weights,
-            host.session.weights_bytes() as f64 / 1e6,
-            cache,
-            host.threads,
-            flags.depth,
-            output::table(&rows),
-            self.int8_gops,
-            host.start.as_secs_f64() * 1e3,
-        )
-    }
-
-    fn json(&self, flags: &BenchFlags, host: &Host) -> Value {
-        let [before, after] = self.machine_gb;
-        let prefill = (flags.prefill > 0).then(|| {
-            json!({
-                "tokens": flags.prefill,
-                "tokens_per_second": self.prefill.json(),
-                "gflop_per_second": self.prefill_gflops,
-            })
-        });
-        let decode = (flags.decode > 0).then(|| {
-            json!({
-                "tokens": flags.decode,
-                "tokens_per_second": self.decode.json(),
-                "bytes_per_token": self.token_bytes.round() as u64,
-                "gb_per_second": self.decode_gb,
-                "bandwidth_share": self.share(),
-            })
-        });
-        json!({
-            "model": host.model.path,
-            "quant": flags.host.model.formats(&host.model.module)[0],
-            "kv": flags.host.model.formats(&host.model.module)[1],
-            "context": host.model.module.meta.context,
-            "threads": host.threads,
-            "depth": flags.depth,
-            "repeat": flags.repeat,
-            "seed": flags.host.model.transforms.seed,
-            "weights_bytes": host.session.weights_bytes(),
-            "start_ms": host.start.as_secs_f64() * 1e3,
-            "prefill": prefill,
-            "decode": decode,
-            "first_token_ms": self.first.json(),
-            "int8_gop_per_second": self.int8_gops,
-            "bandwidth_gb_per_second": { "before": before, "after": after },
-        })
     }
 }

@@ -45,7 +45,7 @@ pub struct EvalFlags {
     #[arg(long, value_name = "N")]
     pub tokens: Option<usize>,
     /// Also compare with the same checkpoint in this format and a KV cache of f32
-    #[arg(long, value_enum, value_name = "QUANT")]
+    #[arg(long, value_name = "QUANT")]
     pub against: Option<Quant>,
     /// Tokens that --against compares at most [default: all that count]
     #[arg(

@@ -35,7 +35,7 @@ pub struct OptFlags {
     #[arg(long)]
     pub no_passes: bool,
     /// Storage format of the weights [default: as it stands]
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "FORMAT")]
     pub quant: Option<Quant>,
     /// Storage format of the KV cache [default: as it stands]
     #[arg(long, value_enum)]

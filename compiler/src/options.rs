@@ -8,6 +8,7 @@ use crate::transforms::TransformFlags;
 use clap::{Args, ValueEnum};
 use ir::{Cache, DType, IntFormat, Module, RowRange, Type};
 use std::path::PathBuf;
+use std::str::FromStr;
 use targets::Target;
 use targets::target::VARIANTS;
 
@@ -25,8 +26,10 @@ pub struct ModelFlags {
     /// Checkpoint that an .ingot file takes its tensors and tokenizer from
     #[arg(help_heading = MODEL, long, value_name = "MODEL")]
     pub blobs: Option<PathBuf>,
-    /// Storage format of the weights [default: f16; as it stands in IR text]
-    #[arg(help_heading = MODEL, long, value_enum)]
+    /// Storage format of the weights: f32, f16, bf16, or wNaM: integers of N bits (8: one scale a row;
+    /// 2 to 6: in groups) and activations of 8 bits (M = 8) or f32 (M = 16) [default: f16; as it stands
+    /// in IR text]
+    #[arg(help_heading = MODEL, long, value_name = "FORMAT")]
     pub quant: Option<Quant>,
     /// Formats of weights by name, a TOML file ([weights], then lines as "*.wv" = "i5g64"); the
     /// others are as --quant says
@@ -94,24 +97,30 @@ pub struct DumpFlags {
     pub pass_limit: Option<usize>,
 }
 
-/// Presets of weight formats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// Presets of formats: of weights, and of the rows that they multiply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quant {
-    /// Single precision
-    F32,
-    /// Half precision
-    F16,
-    /// The upper half of single precision
-    Bf16,
-    /// 8-bit weights, one scale a row; 8-bit activations in groups of 64
-    W8a8,
-    /// 4-bit weights in groups of 32, their scales in 4 bits; 8-bit activations in groups of 64
-    W4a8,
-    /// Weights as in w8a8, activations in f32
-    W8a16,
-    /// Weights as in w4a8, activations in f32
-    W4a16,
+    /// Weights in floats, as are activations.
+    Float(DType),
+    /// `wNaM`: weights in N bits; activations in 8 bits, or (`a16`) in f32.
+    Ints {
+        /// Of a weight: a column of `PRESETS`.
+        bits: u8,
+        /// Whether activations are in 8 bits too.
+        rows: bool,
+    },
 }
+
+/// The format of weights in so many bits: 8 one scale a row; 4 in groups whose scales and zero points
+/// are 4 bits each; fewer with low ends.
+const PRESETS: [(u8, IntFormat); 6] = [
+    (2, IntFormat { zero: true, ..IntFormat::symmetric(2, 64) }),
+    (3, IntFormat { zero: true, ..IntFormat::symmetric(3, 64) }),
+    (4, IntFormat { nested: true, zero: true, ..IntFormat::symmetric(4, 32) }),
+    (5, IntFormat::symmetric(5, 64)),
+    (6, IntFormat::symmetric(6, 64)),
+    (8, IntFormat::symmetric(8, 0)),
+];
 
 /// Ranges of int8 activations, each of which has one scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -155,24 +164,48 @@ pub struct Codegen {
 pub const WORKERS_MAX: u64 = 64;
 
 impl Quant {
+    /// Names of all of them.
+    pub fn names() -> Vec<String> {
+        let floats = ["f32", "f16", "bf16"].map(String::from);
+        let ints = |rows| PRESETS.map(|(bits, _)| format!("w{bits}a{rows}"));
+        floats.into_iter().chain(ints(8)).chain(ints(16)).collect()
+    }
+
     /// Element type of matrices.
     pub fn dtype(self) -> DType {
         match self {
-            Quant::F32 => DType::F32,
-            Quant::F16 => DType::F16,
-            Quant::Bf16 => DType::BF16,
-            Quant::W8a8 | Quant::W8a16 => DType::Int(IntFormat::symmetric(8, 0)),
-            Quant::W4a8 | Quant::W4a16 => {
-                DType::Int(IntFormat { nested: true, zero: true, ..IntFormat::symmetric(4, 32) })
+            Quant::Float(dtype) => dtype,
+            Quant::Ints { bits, .. } => {
+                let preset = PRESETS.iter().find(|(known, _)| *known == bits);
+                DType::Int(preset.expect("only presets are read").1)
             }
         }
     }
 
     /// Group in which activations are quantised.
     pub fn activation_group(self) -> Option<u32> {
-        match self {
-            Quant::F32 | Quant::F16 | Quant::Bf16 | Quant::W8a16 | Quant::W4a16 => None,
-            Quant::W8a8 | Quant::W4a8 => Some(64),
+        matches!(self, Quant::Ints { rows: true, .. }).then_some(ACTIVATION_GROUP)
+    }
+}
+
+impl FromStr for Quant {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Quant, String> {
+        if let Some(dtype) = DType::from_name(name).filter(|dtype| dtype.is_float()) {
+            return Ok(Quant::Float(dtype));
+        }
+        let (bits, rows) =
+            name.strip_prefix('w').and_then(|n| n.split_once('a')).unwrap_or_default();
+        let preset = PRESETS.iter().find(|(known, _)| known.to_string() == bits);
+        match (preset, rows) {
+            (Some((bits, _)), "8") => Ok(Quant::Ints { bits: *bits, rows: true }),
+            (Some((bits, _)), "16") => Ok(Quant::Ints { bits: *bits, rows: false }),
+            (Some((bits, _)), "4") => Err(format!(
+                "no kernel takes activations of 4 bits; --quant w{bits}a8 --simulate a4 measures what \
+                 they lose"
+            )),
+            _ => Err(format!("expected one of {}", Quant::names().join(", "))),
         }
     }
 }
@@ -251,7 +284,7 @@ impl ModelFlags {
     fn asked(&self) -> (Option<Quant>, Option<Kv>) {
         match self.is_text() {
             true => (self.quant, self.kv),
-            false => (self.quant.or(Some(Quant::F16)), self.kv),
+            false => (self.quant.or(Some(Quant::Float(DType::F16))), self.kv),
         }
     }
 
@@ -407,5 +440,30 @@ fn threads(value: &str) -> Result<u64, Error> {
         Ok(n) if (1..=WORKERS_MAX).contains(&n) => Ok(n),
         _ => Err(Error::new("IG0401", format!("-C threads={value}"))
             .note(format!("expected a number from 1 to {WORKERS_MAX}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_say_bits_of_weights_and_of_activations() {
+        let of = |name: &str| {
+            let quant: Quant = name.parse().expect("a preset");
+            (quant.dtype().to_string(), quant.activation_group())
+        };
+        assert_eq!(of("bf16"), ("bf16".into(), None));
+        assert_eq!(of("w8a8"), ("i8row".into(), Some(64)));
+        assert_eq!(of("w4a16"), ("i4g32n".into(), None));
+        assert_eq!(of("w3a8"), ("i3g64z".into(), Some(64)));
+        for name in Quant::names() {
+            of(&name);
+        }
+        let refusal = |name: &str| name.parse::<Quant>().expect_err(name);
+        assert!(refusal("w4a4").contains("--quant w4a8 --simulate a4"));
+        for wrong in ["w7a8", "w4a6", "w4", "w04a8", "i32", "i4g32", ""] {
+            assert!(refusal(wrong).starts_with("expected one of f32, f16, bf16, w2a8"), "{wrong}");
+        }
     }
 }

@@ -84,7 +84,8 @@ def ingot_command(job):
 
 def ingot_figure(text):
     said = json.loads(text)
-    speed = (said["prefill"] or said["decode"])["tokens_per_second"]["median"]
+    [at] = said["depths"]
+    speed = (at["prefill"] or at["decode"])["tokens_per_second"]["median"]
     probe = said["bandwidth_gb_per_second"]
     machine_gb = (probe["before"] + probe["after"]) / 2
     return Figure(speed, weights_bytes=said["weights_bytes"], machine_gb=machine_gb)

@@ -41,7 +41,7 @@ struct Line {
 pub fn profile(flags: &super::BenchFlags, tokens: &[i32]) -> Result<Vec<Profile>, Error> {
     let mut host = host::start_with(&flags.host, true, |_| Ok(None))?;
     let chunk = flags.host.model.prefill_chunk.min(host.model.module.meta.context);
-    let depth = flags.depth as usize;
+    let depth = flags.depth.last().map_or(0, |&depth| depth as usize);
     let mut profiles = vec![];
     // The first round warms caches and pages.
     for warm in [true, false] {
