@@ -15,7 +15,7 @@ macro_rules! vectors {
     ($($(#[$doc:meta])* $name:ident($($reg:ident << $at:literal),+) $text:literal $word:literal;)*) => {
         $($(#[$doc])*
         pub fn $name(&mut self, $($reg: u32),+) {
-            self.put(format!($text), $word $(| $reg << $at)+);
+            self.put(format!($text), $word $(| ($reg << $at))+);
         })*
     };
 }
@@ -72,7 +72,7 @@ impl A64 {
     /// Goes back to `at` until `less_one` has come to zero.
     pub fn again(&mut self, at: usize) {
         let back = at as i32 - self.here() as i32;
-        self.put(format!("b.ne {}", 4 * back), 0x5400_0001 | (back as u32 & 0x7_ffff) << 5);
+        self.put(format!("b.ne {}", 4 * back), 0x5400_0001 | ((back as u32 & 0x7_ffff) << 5));
     }
 
     /// Leaves `body` out where `x` is zero.
@@ -80,7 +80,7 @@ impl A64 {
         let mut inner = A64::default();
         body(&mut inner);
         let over = inner.words.len() as u32 + 1;
-        self.put(format!("cbz x{x}, {}", 4 * over), 0xb400_0000 | over << 5 | x);
+        self.put(format!("cbz x{x}, {}", 4 * over), 0xb400_0000 | (over << 5) | x);
         self.words.extend(inner.words);
         self.text.push_str(&inner.text);
     }

@@ -12,6 +12,7 @@
 
 use super::Code;
 use super::wide::{ARGUMENTS, Wide};
+use super::x64::fetch_ahead;
 use crate::kernels::int_panel::planes::{self, Piece, block_in_16_bits, held, in_nibbles, pieces};
 use crate::kernels::int_panel::{SCALES_BYTES, Shape};
 use crate::kernels::panel::PANEL_ROWS;
@@ -241,6 +242,9 @@ fn halves(w: &Wide, at: i32, first: usize, j: usize) -> AsmMemoryOperand {
 }
 
 fn one_group(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
+    if s.m == 1 && first == 0 {
+        fetch_ahead(&mut w.a, r10, s.shape.step_bytes())?;
+    }
     match (s.unit, s.shape.nested()) {
         (Unit::Avx2, _) => sums_of_16_bits(w, s)?,
         (Unit::AvxVnni | Unit::Avx512Vnni, false) => dots(w, s)?,

@@ -112,7 +112,7 @@ fn integers<'k>(
         let four = |word: Val<'k>| (word * k.i32x4(0x0101_0101)).cast(I8X16);
         let (factor, zero) = (both & k.i32x4(15), both >> 4);
         // Eight bits hold the difference, whatever the products lose.
-        return whole * four(factor) - four(factor * zero & k.i32x4(255));
+        return whole * four(factor) - four((factor * zero) & k.i32x4(255));
     }
     match held(shape.format, k.facts.arch).more {
         0 => whole,
