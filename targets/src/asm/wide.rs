@@ -17,8 +17,10 @@ pub struct Wide {
     pub a: CodeAssembler,
     /// 512 bits, else 256.
     pub zmm: bool,
-    /// Bytes that were on the stack for a while, beside saved registers.
+    /// Bytes on the stack beside saved registers: for good, for a while, the most so far.
+    local_bytes: u32,
     pushed_bytes: u32,
+    frame_bytes: u32,
 }
 
 type Done = Result<(), IcedError>;
@@ -42,17 +44,45 @@ impl Wide {
         let mut a = CodeAssembler::new(64)?;
         a.set_prefer_vex(!zmm);
         SAVED.iter().try_for_each(|r| a.push(*r))?;
-        Ok(Wide { a, zmm, pushed_bytes: 0 })
+        Ok(Wide { a, zmm, local_bytes: 0, pushed_bytes: 0, frame_bytes: 0 })
+    }
+
+    /// Takes bytes of the stack, until the end.
+    pub fn reserve(&mut self, bytes: u32) -> Done {
+        self.local_bytes += bytes;
+        self.pushed(0);
+        self.a.sub(rsp, bytes as i32)
+    }
+
+    /// Several registers on the stack; `restore` takes them back.
+    pub fn keep(&mut self, registers: &[AsmRegister64]) -> Done {
+        self.pushed(8 * registers.len() as u32);
+        registers.iter().try_for_each(|r| self.a.push(*r))
+    }
+
+    fn pushed(&mut self, bytes: u32) {
+        self.pushed_bytes += bytes;
+        self.frame_bytes = self.frame_bytes.max(self.local_bytes + self.pushed_bytes);
+    }
+
+    /// What `keep` put on the stack.
+    pub fn restore(&mut self, registers: &[AsmRegister64]) -> Done {
+        self.pushed_bytes -= 8 * registers.len() as u32;
+        registers.iter().rev().try_for_each(|r| self.a.pop(*r))
     }
 
     /// Ends the function.
     pub fn finish(mut self) -> Result<Code, IcedError> {
         self.a.vzeroupper()?;
+        if self.local_bytes > 0 {
+            self.a.add(rsp, self.local_bytes as i32)?;
+        }
         SAVED.iter().rev().try_for_each(|r| self.a.pop(*r))?;
         self.a.ret()?;
         let bytes = self.a.assemble(0)?;
         let text = listing(&bytes);
-        Ok(Code { bytes, frame_bytes: 8 * SAVED.len() as u32 + self.pushed_bytes, text })
+        let frame_bytes = 8 * SAVED.len() as u32 + self.frame_bytes;
+        Ok(Code { bytes, frame_bytes, text })
     }
 
     /// Bytes of a vector.
@@ -82,6 +112,8 @@ impl Wide {
         madd_i16(to, a, b) vpmaddwd vpmaddwd;
         /// `to += a · b` over four bytes a lane, `a` unsigned, `b` signed.
         dot_u8(to, a, b) vpdpbusd vpdpbusd;
+        /// 8-bit lanes.
+        sub_i8(to, a, b) vpsubb vpsubb;
         /// 32-bit lanes.
         sub_i32(to, a, b) vpsubd vpsubd;
         /// Low halves of products of 16 bits.
@@ -157,17 +189,17 @@ impl Wide {
 
     /// Every 16 bytes the same; `rax` is lost.
     pub fn constant_bytes(&mut self, to: usize, bytes: [u8; 16]) -> Done {
-        let half = |i: usize| u64::from_le_bytes(bytes[8 * i..][..8].try_into().expect("eight"));
-        for i in [1, 0] {
-            self.a.mov(rax, half(i))?;
-            self.a.push(rax)?;
+        let [low, high] =
+            [0, 8].map(|i| u64::from_le_bytes(bytes[i..][..8].try_into().expect("eight")));
+        for half in [high, low] {
+            self.a.mov(rax, half)?;
+            self.keep(&[rax])?;
         }
         match self.zmm {
             true => self.a.vbroadcasti32x4(ZMM[to], xmmword_ptr(rsp))?,
             false => self.a.vbroadcasti128(YMM[to], xmmword_ptr(rsp))?,
         }
-        self.pushed_bytes = 16;
-        self.a.add(rsp, 16)
+        self.restore(&[rax, rax])
     }
 
     /// 32-bit lanes shifted right, zeros in.

@@ -12,20 +12,17 @@
 //! before vectors scale those of the groups before; and the next panel is fetched meanwhile.
 
 use super::Code;
-use super::x64::{ZMM, listing};
-use crate::kernels::int_panel::planes::{held, pieces};
+use super::wide::{ARGUMENTS, Wide};
+use super::x64::ZMM;
+use super::x64_bytes::{self, Sign};
 use crate::kernels::int_panel::{SCALES_BYTES, Scales, Shape};
 use crate::kernels::panel::PANEL_ROWS;
-use crate::kernels::quant_rows::{NEGATIVE_SUM_128, PART, SCALED_SUM, group_bytes};
-use crate::target::Arch;
+use crate::kernels::quant_rows::{NEGATIVE_SUM_128, SCALED_SUM, group_bytes};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use ir::Codes;
 
 /// Rows of activations in a tile.
 pub const TILE_ROWS: u64 = 16;
-/// Registers saved on entry.
-const SAVED: [AsmRegister64; 6] = [rbx, rbp, r12, r13, r14, r15];
 /// Bytes of a tile of products.
 const TILE_BYTES: i32 = 1024;
 /// Groups whose products are made at once.
@@ -36,8 +33,6 @@ const PRODUCTS_BYTES: i32 = 2 * PAIR * TILE_BYTES;
 const LOCAL_BYTES: i32 = 64 + 16;
 const RESIDUAL: i32 = 64;
 const LEFT: i32 = 72;
-/// Weight rows of a tile.
-const COLUMNS: usize = 16;
 
 /// Bytes of the room for a panel of `columns` columns.
 pub fn room_bytes(columns: u64) -> u64 {
@@ -46,12 +41,8 @@ pub fn room_bytes(columns: u64) -> u64 {
 
 /// The kernel for whole tiles of rows.
 pub fn panel(shape: Shape) -> Code {
-    let kernel = Kernel { shape, depth: depth(shape.group) };
-    let mut a = assemble(&kernel).expect("the kernel's operands are encodable");
-    let bytes = a.assemble(0).expect("branches are in range");
-    let text = listing(&bytes);
-    let frame_bytes = (8 * SAVED.len() as i32 + LOCAL_BYTES + PUSHED) as u32;
-    Code { bytes, frame_bytes, text }
+    write(&Kernel { shape, depth: depth(shape.group) })
+        .expect("the kernel's operands are encodable")
 }
 
 /// The largest depth of a tile, at most 64, that divides a group.
@@ -66,11 +57,6 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// Bytes of a group in the room, for one of the two halves of the panel.
-    fn half_bytes(&self) -> i32 {
-        (self.shape.group * COLUMNS as u64) as i32
-    }
-
     /// Whether tiles are read from the panel itself, unsigned as bytes are stored: where they stay
     /// unsigned, and where there are too few rows to make signed ones for (values of attention).
     fn direct(&self) -> bool {
@@ -78,37 +64,55 @@ impl Kernel {
         self.shape.format.bits == 8 && unsigned
     }
 
+    /// Bytes of a group in the room, for one of the two halves of the panel.
+    fn half_bytes(&self) -> i32 {
+        (self.shape.group * PANEL_ROWS / 2) as i32
+    }
+
     /// Bytes of a group where tiles are read.
     fn tile_step_bytes(&self) -> i32 {
         if self.direct() { self.shape.step_bytes() as i32 } else { self.half_bytes() }
+    }
+
+    /// From a quad of a half to the next, in 64 bytes: in a panel the other half is between them.
+    fn lines(&self) -> i32 {
+        if self.direct() { 2 } else { 1 }
     }
 }
 
 /// Registers that keep their meaning through the kernel: `rbp` room, `r10` `r11` `rbx` three, five and
 /// seven strides of x.
-fn assemble(s: &Kernel) -> Result<CodeAssembler, IcedError> {
-    let mut a = CodeAssembler::new(64)?;
-    a.set_prefer_vex(false);
-    SAVED.iter().try_for_each(|r| a.push(*r))?;
-    let stack = 8 * SAVED.len() as i32 + 8;
-    a.sub(rsp, LOCAL_BYTES)?;
-    for (from, to) in [(stack, RESIDUAL), (stack + 8, LEFT)] {
-        a.mov(rax, qword_ptr(rsp + (LOCAL_BYTES + from)))?;
-        a.mov(qword_ptr(rsp + to), rax)?;
+fn write(s: &Kernel) -> Result<Code, IcedError> {
+    let mut w = Wide::new(true)?;
+    w.reserve(LOCAL_BYTES as u32)?;
+    for (from, to) in [(0, RESIDUAL), (8, LEFT)] {
+        w.a.mov(rax, qword_ptr(rsp + (LOCAL_BYTES + ARGUMENTS + from)))?;
+        w.a.mov(qword_ptr(rsp + to), rax)?;
     }
-    a.mov(rbp, qword_ptr(rsp + (LOCAL_BYTES + stack + 16)))?;
-    configure(&mut a, s)?;
+    w.a.mov(rbp, qword_ptr(rsp + (LOCAL_BYTES + ARGUMENTS + 16)))?;
+    configure(&mut w.a, s)?;
     if !s.direct() {
-        unpack(&mut a, s)?;
+        unpack(&mut w, s)?;
     }
-    a.lea(r10, qword_ptr(r8 + r8 * 2))?;
-    a.lea(r11, qword_ptr(r8 + r8 * 4))?;
-    a.lea(rbx, qword_ptr(r10 + r8 * 4))?;
-    let mut tiles = a.create_label();
-    a.set_label(&mut tiles)?;
+    w.a.lea(r10, qword_ptr(r8 + r8 * 2))?;
+    w.a.lea(r11, qword_ptr(r8 + r8 * 4))?;
+    w.a.lea(rbx, qword_ptr(r10 + r8 * 4))?;
+    let mut tiles = w.a.create_label();
+    w.a.set_label(&mut tiles)?;
     for half in 0..2 {
-        tile(&mut a, s, half)?;
+        w.keep(&KEPT)?;
+        tile(&mut w.a, s, half)?;
+        w.restore(&KEPT)?;
+        put(&mut w.a, half)?;
     }
+    next_rows(&mut w.a)?;
+    w.a.jnz(tiles)?;
+    w.a.tilerelease()?;
+    w.finish()
+}
+
+/// x, y and residual are those of the next rows; zero if there are none.
+fn next_rows(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(rax, r8)?;
     a.shl(rax, 4)?;
     a.add(rsi, rax)?;
@@ -120,14 +124,7 @@ fn assemble(s: &Kernel) -> Result<CodeAssembler, IcedError> {
     a.jz(alone)?;
     a.add(qword_ptr(rsp + RESIDUAL), rax)?;
     a.set_label(&mut alone)?;
-    a.sub(qword_ptr(rsp + LEFT), TILE_ROWS as i32)?;
-    a.jnz(tiles)?;
-    a.tilerelease()?;
-    a.vzeroupper()?;
-    a.add(rsp, LOCAL_BYTES)?;
-    SAVED.iter().rev().try_for_each(|r| a.pop(*r))?;
-    a.ret()?;
-    Ok(a)
+    a.sub(qword_ptr(rsp + LEFT), TILE_ROWS as i32)
 }
 
 /// Tiles 0 and 1 are activations, 2 and 3 weights, 4 and 5 products.
@@ -156,111 +153,17 @@ pub(super) fn tile_rows(tile: i32) -> AsmMemoryOperand {
     byte_ptr(rsp + (48 + tile))
 }
 
-/// The integers of the panel as bytes into the room, `[half][group][quad][16 rows][4]`.
-fn unpack(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
-    a.mov(rax, rdi)?;
-    a.lea(r14, qword_ptr(rbp + PRODUCTS_BYTES))?;
-    a.mov(r15, rcx)?;
-    a.imul_3(r10, rcx, s.half_bytes())?;
-    a.add(r10, r14)?;
-    if s.shape.nested() {
-        broadcast(a, zmm30, 0x0f)?;
-        return unpack_nested(a, s);
-    }
-    let masks = [zmm30, zmm29];
-    for (piece, mask) in pieces(s.shape.format, 0).zip(masks) {
-        broadcast(a, mask, piece.mask())?;
-    }
-    let more = held(s.shape.format, Arch::X64).more;
-    match s.shape.format.codes {
-        Codes::Table(table) => constant_bytes(a, zmm31, table.map(|value| value as u8))?,
-        Codes::Whole => broadcast(a, zmm31, more as u8)?,
-    }
-    let mut group = a.create_label();
-    a.set_label(&mut group)?;
-    for k in (0..s.shape.group as i32).step_by(4) {
-        for (half, to) in [r14, r10].into_iter().enumerate() {
-            for (i, (piece, mask)) in pieces(s.shape.format, k as u64).zip(masks).enumerate() {
-                let line = zmmword_ptr(rax + (piece.at as i32 + 64 * half as i32));
-                match piece.left() {
-                    0 => a.vmovdqu64(zmm1, line)?,
-                    left if left > 0 => a.vpsllw(zmm1, line, left as u32)?,
-                    left => a.vpsrlw(zmm1, line, -left as u32)?,
-                }
-                match i {
-                    0 => a.vpandd(zmm0, zmm1, mask)?,
-                    _ => a.vpternlogd(zmm0, zmm1, mask, 0b1111_1000)?,
-                }
-            }
-            match s.shape.format.codes {
-                Codes::Table(_) => a.vpshufb(zmm0, zmm31, zmm0)?,
-                Codes::Whole if more > 0 => a.vpsubb(zmm0, zmm0, zmm31)?,
-                Codes::Whole => {}
-            }
-            a.vmovdqu64(zmmword_ptr(to + k * 16), zmm0)?;
-        }
-    }
-    a.add(rax, s.shape.step_bytes() as i32)?;
-    a.add(r14, s.half_bytes())?;
-    a.add(r10, s.half_bytes())?;
-    a.dec(r15)?;
-    a.jnz(group)
-}
-
-/// The same with nested scales: bytes are integers less zero points, times factors. `rbx` walks
-/// factors. Two products of a nibble and a factor fit one of 16 bits.
-fn unpack_nested(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
-    broadcast(a, zmm29, 1)?;
-    a.imul_3(rbx, rcx, s.shape.step_bytes() as i32)?;
-    a.add(rbx, rdi)?;
-    let mut group = a.create_label();
-    a.set_label(&mut group)?;
-    for part in 0..(s.shape.group / PART) as i32 {
-        for (half, to) in [r14, r10].into_iter().enumerate() {
-            let (factor, start) = (zmm2, zmm3);
-            a.vpmovzxbd(zmm0, xmmword_ptr(rbx + (part * PANEL_ROWS as i32 + 16 * half as i32)))?;
-            a.vpandd(factor, zmm0, zmm30)?;
-            a.vpsrld(zmm0, zmm0, 4)?;
-            a.vpmullw(zmm0, zmm0, factor)?;
-            a.vpmulld(start, zmm0, zmm29)?;
-            a.vpslld(zmm1, factor, 16)?;
-            a.vpord(factor, factor, zmm1)?;
-            for line in part * 4..(part + 1) * 4 {
-                a.vmovdqu64(zmm0, zmmword_ptr(rax + (line * 128 + 64 * half as i32)))?;
-                a.vpsrlw(zmm1, zmm0, 4)?;
-                for (i, x) in [zmm0, zmm1].into_iter().enumerate() {
-                    a.vpandd(x, x, zmm30)?;
-                    a.vpmullw(x, x, factor)?;
-                    a.vpsubb(x, x, start)?;
-                    a.vmovdqu64(zmmword_ptr(to + (line * 128 + 64 * i as i32)), x)?;
-                }
-            }
-        }
-    }
-    a.add(rax, s.shape.step_bytes() as i32)?;
-    a.add(rbx, s.shape.factors_bytes() as i32)?;
-    a.add(r14, s.half_bytes())?;
-    a.add(r10, s.half_bytes())?;
-    a.dec(r15)?;
-    a.jnz(group)
-}
-
-fn broadcast(a: &mut CodeAssembler, to: AsmRegisterZmm, byte: u8) -> Result<(), IcedError> {
-    a.mov(r11d, u32::from_le_bytes([byte; 4]))?;
-    a.vpbroadcastd(to, r11d)
-}
-
-/// Every 16 bytes the same, by way of where the configuration of tiles was.
-fn constant_bytes(
-    a: &mut CodeAssembler,
-    to: AsmRegisterZmm,
-    bytes: [u8; 16],
-) -> Result<(), IcedError> {
-    for (i, half) in bytes.as_chunks::<8>().0.iter().enumerate() {
-        a.mov(r11, u64::from_le_bytes(*half))?;
-        a.mov(qword_ptr(rsp + 8 * i as i32), r11)?;
-    }
-    a.vbroadcasti32x4(to, xmmword_ptr(rsp))
+/// The panel as signed bytes into the room, one half after the other: tiles then have all sets of the
+/// first cache.
+fn unpack(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
+    let kept = [rdi, rsi, rdx, rcx];
+    w.keep(&kept)?;
+    w.a.lea(rsi, qword_ptr(rbp + PRODUCTS_BYTES))?;
+    w.a.mov(rdx, rcx)?;
+    w.a.imul_3(r10, rcx, s.half_bytes())?;
+    w.a.add(r10, rsi)?;
+    x64_bytes::unpack(w, s.shape, Sign::Signed, 64)?;
+    w.restore(&kept)
 }
 
 /// The running sum of row `t`.
@@ -268,9 +171,8 @@ fn sum(t: usize) -> AsmRegisterZmm {
     ZMM[16 + t]
 }
 
-/// What `tile` keeps on the stack while its registers serve otherwise, and their bytes.
+/// What is kept on the stack while its registers serve `tile` otherwise.
 const KEPT: [AsmRegister64; 5] = [rdi, rcx, rsi, rdx, r9];
-const PUSHED: i32 = 8 * KEPT.len() as i32;
 /// Where the groups stand in them.
 const GROUPS: i32 = 24;
 
@@ -278,17 +180,13 @@ const GROUPS: i32 = 24;
 /// room, `rdi` the panel, `r9` the next one; `r12` and `r13` are the two pairs of products, `rsi` 64, `rcx` the groups
 /// that are left.
 fn tile(a: &mut CodeAssembler, s: &Kernel, half: i32) -> Result<(), IcedError> {
-    KEPT.iter().try_for_each(|r| a.push(*r))?;
     a.mov(r14, rsi)?;
     a.mov(rax, rsi)?;
     if s.direct() {
         a.lea(r15, qword_ptr(rdi + 64 * half))?;
     } else {
-        a.lea(r15, qword_ptr(rbp + PRODUCTS_BYTES))?;
-        if half == 1 {
-            a.imul_3(r12, rcx, s.half_bytes())?;
-            a.add(r15, r12)?;
-        }
+        a.imul_3(r15, rcx, half * s.half_bytes())?;
+        a.lea(r15, qword_ptr(r15 + rbp * 1 + PRODUCTS_BYTES))?;
     }
     a.imul_3(r9, rcx, (s.shape.step_bytes() + s.shape.factors_bytes()) as i32)?;
     a.lea(r9, qword_ptr(r9 + rdi * 1 + s.shape.panel_bytes(0) as i32))?;
@@ -330,8 +228,7 @@ fn tile(a: &mut CodeAssembler, s: &Kernel, half: i32) -> Result<(), IcedError> {
             a.vmulps(sum(t), sum(t), zmm0)?;
         }
     }
-    KEPT.iter().rev().try_for_each(|r| a.pop(*r))?;
-    write(a, half)
+    Ok(())
 }
 
 /// Products of `count` groups, to `r12`.
@@ -339,15 +236,13 @@ fn multiply(a: &mut CodeAssembler, s: &Kernel, count: i32) -> Result<(), IcedErr
     let x_step = group_bytes(s.shape.group) as i32;
     let depth = s.depth as i32;
     let steps = (s.shape.group / s.depth) as i32;
-    // Lines of 64 bytes in the room, of 128 in the panel.
-    let lines = if s.direct() { 2 } else { 1 };
     for (group, product) in (0..count).zip([tmm4, tmm5]) {
         a.tilezero(product)?;
         for step in 0..steps {
             let (x, w) = [(tmm0, tmm2), (tmm1, tmm3)][((group * steps + step) % 2) as usize];
             a.tileloadd(x, r14 + r8 * 1 + (group * x_step + step * depth))?;
-            let at = group * s.tile_step_bytes() + step * depth * 16 * lines;
-            a.tileloadd(w, r15 + rsi * lines + at)?;
+            let at = group * s.tile_step_bytes() + step * depth * 16 * s.lines();
+            a.tileloadd(w, r15 + rsi * s.lines() + at)?;
             match s.direct() {
                 true => a.tdpbsud(product, x, w)?,
                 false => a.tdpbssd(product, x, w)?,
@@ -443,7 +338,7 @@ fn row(t: usize) -> AsmMemoryOperand {
 }
 
 /// Sums to `y`, with the residual added where there is one.
-fn write(a: &mut CodeAssembler, half: i32) -> Result<(), IcedError> {
+fn put(a: &mut CodeAssembler, half: i32) -> Result<(), IcedError> {
     let (mut plain, mut done) = (a.create_label(), a.create_label());
     a.mov(rax, rdx)?;
     a.mov(r14, qword_ptr(rsp + RESIDUAL))?;
