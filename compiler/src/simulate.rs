@@ -1,8 +1,12 @@
 //! `--simulate`: which numbers are rounded as if they were stored in fewer bits.
 
+use crate::calib::search::{Axis, Setting};
 use clap::Args;
 use passes::Context;
 use std::str::FromStr;
+
+/// Quarter octaves that are tried.
+const CUTS: [u8; 5] = [0, 1, 2, 3, 4];
 
 /// Flags of everything that is simulated.
 #[derive(Args, Clone, Debug, Default)]
@@ -59,6 +63,13 @@ impl SimulateFlags {
                 Simulated::Cache { bits } => simulation.cache = Some(bits),
             }
         }
+    }
+
+    /// How far fixed ranges are cut is tried.
+    pub fn axis(&self) -> Axis {
+        let fixed = |word: &Simulated| matches!(word, Simulated::Rows { fixed: true, .. });
+        let cuts = CUTS.iter().filter(|_| self.simulate.iter().any(fixed));
+        Axis { name: "simulate", settings: cuts.map(|&cut| Setting::Cut(cut)).collect() }
     }
 }
 

@@ -1,9 +1,12 @@
 //! `simulate`: what formats would lose that no kernel stores yet, measured on rows of f32.
 //!
 //! # What
-//! A `fake_quant` of the rows that matrices of layers read (`rows`: one range a row, its own, or one
-//! range a site, which calibration gives), and of keys and values on their way into the cache
-//! (`cache`: one range a head). The code gets slower, not smaller.
+//! A `fake_quant` of the rows that matrices of layers read (`rows`: one range a row, its own, and a head
+//! where attention made it; or one range a site, which calibration gives), and of keys and values on
+//! their way into the cache (`cache`: one range a head). The code gets slower, not smaller.
+//!
+//! A fixed range covers what was seen, but for what an activation made: its largest elements are so
+//! rare that cutting them off by some quarter octaves (`cut`) may cost less than the wider step does.
 //!
 //! # Why it is exact (or how far off)
 //! It is not: numbers become one of `2^bits` values. Before matrices of integers these are rounded once
@@ -14,8 +17,8 @@
 //! Widths that are multiples of 16; rows that are not quantised; for fixed ranges, calibration.
 //!
 //! # Paper
-//! Per-token asymmetric as in SpinQuant (arXiv 2405.16406), fixed ranges as in SmoothQuant
-//! (2211.10438) and MobileQuant (2408.13933).
+//! Per-token asymmetric, heads by themselves, as in SpinQuant (arXiv 2405.16406); fixed ranges as in
+//! SmoothQuant (2211.10438), searched for as MobileQuant (2408.13933) learns them.
 
 use crate::bindings::{instructions, producer, value_of};
 use crate::edit::{add_formal, insert_after, make};
@@ -23,7 +26,7 @@ use crate::stats::{Site, activations};
 use crate::{Context, PassError, factors};
 use ir::def_use::renumber;
 use ir::history::FACTOR_RANGE;
-use ir::{Arg, GraphId, Module, Op, Source, ValueId};
+use ir::{Arg, Graph, GraphId, Inst, Module, Op, Source, ValueId};
 
 const PASS: &str = "simulate";
 
@@ -34,6 +37,8 @@ pub struct Simulation {
     pub rows: Option<u8>,
     /// Whether their ranges are fixed, one for each place.
     pub fixed: bool,
+    /// Quarter octaves by which a fixed range of what an activation made is less than what was seen.
+    pub cut: u8,
     /// Bits of keys and values.
     pub cache: Option<u8>,
 }
@@ -73,11 +78,11 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
     }
     if let Some(bits) = simulation.rows {
         let ranges = match simulation.fixed {
-            true => fixed_ranges(module, context, &rows)?,
+            true => fixed_ranges(module, context, &rows, simulation.cut)?,
             false => vec![vec![]; rows.len()],
         };
-        for (&(graph, value, width), ranges) in rows.iter().zip(ranges) {
-            let op = Op::FakeQuant { bits, group: width };
+        for (&(graph, value, group), ranges) in rows.iter().zip(ranges) {
+            let op = Op::FakeQuant { bits, group };
             let args: Vec<Arg> = ranges.into_iter().collect();
             let known = module.graph(graph).clone();
             let linear = |reader: ValueId, operand: usize| {
@@ -110,25 +115,46 @@ fn cached(module: &Module) -> Vec<(GraphId, ValueId, u32)> {
     found
 }
 
-/// Values that matrices of layers read, with their width.
+/// Values that matrices of layers read, with what shares a range: a head of what attention made, else
+/// the row.
 fn rows(module: &Module) -> Vec<(GraphId, ValueId, u32)> {
     let mut found = vec![];
     for (id, inst, _) in instructions(module) {
         let value = value_of(inst, 0).filter(|_| inst.op == Op::Linear && !is_root(module, id));
         let Some(value) = value else { continue };
-        let width = module.graph(id).value(value).ty.row_width().unwrap_or(0) as u32;
-        if !found.contains(&(id, value, width)) {
-            found.push((id, value, width));
+        let graph = module.graph(id);
+        let head = producer(graph, value).and_then(|made| head(module, graph, &graph.insts[made]));
+        let width = graph.value(value).ty.row_width().unwrap_or(0);
+        let group = head.unwrap_or(width) as u32;
+        if !found.contains(&(id, value, group)) {
+            found.push((id, value, group));
         }
     }
     found
 }
 
-/// The parameter of each site that its range is bound to, by each call: the largest magnitude seen.
+/// The width of a head, where attention made the value.
+fn head(module: &Module, graph: &Graph, inst: &Inst) -> Option<u64> {
+    if !matches!(inst.op, Op::Attention { .. }) {
+        return None;
+    }
+    inst.args.iter().find_map(|arg| match graph.arg_type(module, *arg) {
+        ir::Type::Kv { head, .. } => Some(head),
+        ir::Type::Tensor { .. } => None,
+    })
+}
+
+/// Whether an activation made the value; what R4 turned has no such elements.
+fn is_gated(graph: &Graph, value: ValueId) -> bool {
+    producer(graph, value).is_some_and(|made| matches!(graph.insts[made].op, Op::GateMul(_)))
+}
+
+/// The parameter of each site that its range is bound to, by each call.
 fn fixed_ranges(
     module: &mut Module,
     context: &Context<'_>,
     sites: &[(GraphId, ValueId, u32)],
+    cut: u8,
 ) -> Result<Vec<Vec<Arg>>, PassError> {
     let lab = factors::lab(PASS, context.lab)?;
     let calls = |graph: GraphId, module: &Module| -> Vec<u32> {
@@ -145,12 +171,13 @@ fn fixed_ranges(
     let mut args = vec![];
     for (&(graph, value, _), sites) in sites.iter().zip(&all) {
         let name = format!("{}.range", module.graph(graph).value(value).name);
+        let cut = if is_gated(module.graph(graph), value) { f64::from(cut) } else { 0.0 };
         let mut bound = vec![];
         for site in sites {
             let moments = stats.sites.get(site);
             let most = moments.map_or(0.0, |m| m.absmax.iter().copied().fold(0.0, f32::max));
             // The next quarter octave: the range covers what was seen.
-            let quarters = (f64::from(most.max(1e-6)).log2() * 4.0).ceil();
+            let quarters = (f64::from(most.max(1e-6)).log2() * 4.0).ceil() - cut;
             let (least, most) = (f64::from(FACTOR_RANGE.0), f64::from(FACTOR_RANGE.1));
             let source = Source::Factors(vec![quarters.clamp(least, most) as i8]);
             bound.push(make(module, &format!("{name}.{}", site.call), &[1], source, vec![]));
