@@ -115,7 +115,7 @@ fn run_chat_is_the_same_in_process() {
     let test = std::env::current_exe().expect("a test is a program");
     let ingot = test.ancestors().nth(2).expect("in a folder of cargo").join("ingot");
     if !ingot.exists() {
-        return skipped("the command is not built: cargo build -p ingot");
+        return skipped("the command is not built: cargo build --release --bin ingot");
     }
     let mut command = Command::new(ingot);
     command.arg("run").arg(&model).args(["--chat", "--quant", "w8a8"]);

@@ -1,11 +1,11 @@
-//! Instructions that one token takes on AArch64, counted by qemu: no clock is needed to see which code
+//! Instructions that a token takes on AArch64, decoded or in a prompt, counted by qemu: no clock is needed to see which code
 //! is shorter. Printed with `--nocapture`.
 
 use ingot_tests::folder;
 use ingot_tests::machine::{A64, Language};
 use ingot_tests::model::{SHIPPED, build, shipped};
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const EMULATOR: &str = "qemu-aarch64-static";
@@ -27,25 +27,58 @@ fn dot_products_shorten_a_token() {
     }
 }
 
+/// Tokens of a prompt.
+const PROMPT: u64 = 32;
+
+/// Formats, and by how many hundredths `smmla` must shorten a prompt at least.
+const PROMPTS: [(&str, u64); 2] = [("w8a8", 25), ("w4a8", 40)];
+
+#[test]
+fn products_of_pairs_shorten_a_prompt() {
+    if !A64.available() || A64.is_host() {
+        return;
+    }
+    let cores = [CORES[1], "neoverse-v1"];
+    for (quant, hundredths) in PROMPTS {
+        let [without, with] = cores.map(|core| per_token_of_prompt(core, quant));
+        println!(
+            "{quant}: {without} instructions a token of {PROMPT} on {}, {with} on {}",
+            cores[0], cores[1]
+        );
+        assert!(with * 100 < without * (100 - hundredths), "{quant}: {with} against {without}");
+    }
+}
+
 /// Instructions of the second token: those of two less those of one.
 fn per_token(core: &str, quant: &str) -> u64 {
     let dir = folder();
+    let program = program(dir.path(), core, quant);
+    let [one, two] = [1, 2].map(|tokens| instructions(&program, 0, tokens));
+    two - one
+}
+
+/// Instructions of a prompt, by its tokens.
+fn per_token_of_prompt(core: &str, quant: &str) -> u64 {
+    let dir = folder();
+    let program = program(dir.path(), core, quant);
+    let [none, all] = [0, PROMPT].map(|prompt| instructions(&program, prompt, 0));
+    (all - none) / PROMPT
+}
+
+fn program(dir: &Path, core: &str, quant: &str) -> PathBuf {
     let line = format!(
         "--name smol --target {} -C target-cpu={core} --quant {quant} --context 64",
         A64.triple
     );
-    build(&shipped(SHIPPED[0]), dir.path(), &line);
-    let inputs = ["tests/c/count.c", "libsmol.a"];
-    let program = A64.compile(Language::C, dir.path(), "count", &inputs);
-    let [one, two] = [1, 2].map(|tokens| instructions(&program, tokens));
-    two - one
+    build(&shipped(SHIPPED[0]), dir, &line);
+    A64.compile(Language::C, dir, "count", &["tests/c/count.c", "libsmol.a"])
 }
 
 /// Lines of qemu's log of what it executes, an instruction at a time.
-fn instructions(program: &Path, tokens: u32) -> u64 {
+fn instructions(program: &Path, prompt: u64, tokens: u64) -> u64 {
     let mut command = Command::new(EMULATOR);
     command.args(["-cpu", "max", one_by_one(), "-d", "exec,nochain"]);
-    command.arg(program).arg(tokens.to_string()).stdin(Stdio::null());
+    command.arg(program).args([prompt, tokens].map(|n| n.to_string())).stdin(Stdio::null());
     let mut child = command.stderr(Stdio::piped()).spawn().expect("the emulator starts");
     let log = child.stderr.take().expect("it is piped");
     let mut log = BufReader::with_capacity(1 << 20, log);

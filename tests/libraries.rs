@@ -15,7 +15,7 @@ use targets::object::weights_section;
 use targets::target::{TRIPLES, VARIANTS};
 
 const X64_CPUS: &[&str] = &["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "znver4"];
-const A64_CPUS: &[&str] = &["generic", "cortex-a76"];
+const A64_CPUS: &[&str] = &["generic", "cortex-a76", "neoverse-v1"];
 const R64_CPUS: &[&str] = &["rv64gcv"];
 
 /// Functions of the header.

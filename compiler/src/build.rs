@@ -22,9 +22,10 @@ use memmap2::{Mmap, UncheckedAdvice};
 use passes::select::Recipe;
 use runtime::header::{HeaderFacts, check_name, header};
 use runtime::{Library, Options, packages};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use targets::pack::PackError;
 use targets::{Target, archive, object};
 use tempfile::NamedTempFile;
 
@@ -118,6 +119,7 @@ pub struct Built {
 /// Builds a library.
 pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
     let name = name(flags)?;
+    memory::check_names(&flags.mem)?;
     let target = flags.model.target()?;
     let max_workers = flags.model.codegen()?.max_workers;
     let model = prepare(&flags.model)?;
@@ -139,8 +141,7 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
     let emitted = runtime::emit(&mut sink, &target, &model.module, text, &options);
     let library = emitted.map_err(|e| Error::new("IG0503", e.to_string()))?;
     memory::check(&library, &flags.mem)?;
-    fs::create_dir_all(&flags.output).map_err(|e| cannot_write(&flags.output, &e))?;
-    let mut files = Files::new(&flags.output);
+    let mut files = Files::new(&flags.output)?;
 
     let external = flags.weights == Weights::External;
     let in_code = options.embed && (has(Emit::Lib) || has(Emit::Obj));
@@ -207,10 +208,13 @@ fn write_weights(
     let written =
         library.weights.write(&model.module, &model.blobs, &mut to, &|n| bar.set_position(n));
     bar.finish_and_clear();
-    written.map_err(|e| pack_error(e, &model.path))?;
-    to.flush().map_err(|e| cannot_write(file.path(), &e))?;
+    written.map_err(|e| match e {
+        PackError::Io(e) => cannot_write(files.dir, &e),
+        PackError::Blob(_) => pack_error(e, &model.path),
+    })?;
+    to.flush().map_err(|e| cannot_write(files.dir, &e))?;
     drop(to);
-    let hash = add_hash(file.as_file()).map_err(|e| cannot_write(file.path(), &e))?;
+    let hash = add_hash(file.as_file()).map_err(|e| cannot_write(files.dir, &e))?;
     Ok((file, hash))
 }
 
@@ -223,12 +227,10 @@ fn add_hash(mut file: &File) -> io::Result<u64> {
 }
 
 /// What packing reports, placed at the model.
-pub fn pack_error(e: targets::pack::PackError, model: &Path) -> Error {
+pub fn pack_error(e: PackError, model: &Path) -> Error {
     match e {
-        targets::pack::PackError::Blob(e) => Error::from(e).file(model),
-        targets::pack::PackError::Io(e) => {
-            Error::new("IG0601", "cannot write the weights").note(e.to_string())
-        }
+        PackError::Blob(e) => Error::from(e).file(model),
+        PackError::Io(e) => Error::new("IG0601", "cannot write the weights").note(e.to_string()),
     }
 }
 
@@ -244,7 +246,7 @@ fn write_object(
         (Some(id), Some(weights)) => {
             // SAFETY: the file is ours alone and is not written again.
             let map = unsafe { Mmap::map(weights.as_file()) };
-            Some((id, map.map_err(|e| cannot_write(weights.path(), &e))?))
+            Some((id, map.map_err(|e| cannot_write(files.dir, &e))?))
         }
         _ => None,
     };
@@ -255,7 +257,7 @@ fn write_object(
     let weights = map.as_ref().map(|(id, map)| (*id, &map[..]));
     object::write(product, weights, library.hash.zip(hash), &mut sink)
         .and_then(|()| sink.flush())
-        .map_err(|e| cannot_write(file.path(), &e))?;
+        .map_err(|e| cannot_write(files.dir, &e))?;
     drop(sink);
     Ok(file)
 }

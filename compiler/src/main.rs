@@ -47,7 +47,18 @@ enum Command {
     Passes(TableFlags),
 }
 
+/// A file that reaches `ulimit -f` is an error like a full disk, not a signal that ends the program.
+#[cfg(unix)]
+fn report_large_files() {
+    // SAFETY: no thread runs yet, and nothing else handles this signal.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+#[cfg(not(unix))]
+fn report_large_files() {}
+
 fn main() -> ExitCode {
+    report_large_files();
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         report(info);

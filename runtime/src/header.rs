@@ -14,6 +14,23 @@ const API: &str = include_str!("header/api.h");
 
 const NAME_MAX: usize = 48;
 
+/// Keywords of C++ that pass for a name, and `std`: `--emit cpp` makes the name a namespace.
+const WORDS: &str = "
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t
+    char8_t class co_await co_return co_yield compl concept const const_cast consteval constexpr
+    constinit continue decltype default delete do double dynamic_cast else enum explicit export
+    extern false float for friend goto if inline int long mutable namespace new noexcept not not_eq
+    nullptr operator or or_eq private protected public register reinterpret_cast requires return
+    short signed sizeof static static_assert static_cast std struct switch template this
+    thread_local throw true try typedef typeid typename union unsigned using virtual void volatile
+    wchar_t while xor xor_eq";
+
+/// Headers of C and of systems that a folder of `NAME.h` on the include path would hide.
+const HEADERS: &str = "
+    assert complex ctype dirent errno fcntl fenv features float inttypes iso646 limits locale malloc
+    math memory pthread poll sched setjmp signal stdalign stdarg stdatomic stdbool stddef stdint
+    stdio stdlib stdnoreturn string strings tgmath threads time uchar unistd wchar wctype windows";
+
 /// What a header says of its library.
 #[derive(Clone, Debug)]
 pub struct HeaderFacts {
@@ -86,6 +103,12 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     }
     if name.len() > NAME_MAX {
         return err("it is longer than 48 characters");
+    }
+    if WORDS.split_whitespace().any(|word| word == name) {
+        return err("it is a word of C++, which no namespace can be called");
+    }
+    if HEADERS.split_whitespace().any(|header| header == name) {
+        return err("its header would stand in for a header of the system");
     }
     Ok(())
 }
@@ -222,7 +245,8 @@ mod tests {
             assert_eq!(check_name(good), Ok(()), "{good}");
         }
         let long = "a".repeat(49);
-        for bad in ["", "2b", "_a", "Smol", "a-b", "a b", "a__b", "a_", "ä", "a\n", &long] {
+        let bad = ["", "2b", "_a", "Smol", "a-b", "a b", "a__b", "a_", "ä", "a\n", &long];
+        for bad in bad.into_iter().chain(["int", "std", "string", "stdint"]) {
             assert!(check_name(bad).is_err(), "{bad}");
         }
     }

@@ -51,6 +51,8 @@ pub struct Facts {
     pub fma: bool,
     /// 128-bit dot products of bytes that Cranelift can be made to emit.
     pub dot_i8: bool,
+    /// Products of two rows of bytes by two (`smmla`).
+    pub i8mm: bool,
     /// `pmaddubsw`.
     pub ssse3: bool,
     /// 256-bit floats with FMA and half-precision conversion (x86-64-v3).
@@ -190,6 +192,7 @@ impl Target {
                 Arch::X64 => has(&["avxvnni"]) || has(&["avx512vnni", "avx512vl"]),
                 Arch::R64 => false,
             },
+            i8mm: arch == Arch::A64 && has(&["dotprod", "i8mm"]),
             ssse3: has(&["ssse3"]),
             avx2: has(&["avx", "avx2", "fma", "f16c"]),
             avx512: has(&[

@@ -49,7 +49,7 @@ const FORMATS: [(&str, u64); 33] = [
 ];
 
 /// A CPU and features for each kind of kernel; x86-64 ones that this machine lacks are left out.
-const MACHINES: [(&str, &str, &str); 9] = [
+const MACHINES: [(&str, &str, &str); 10] = [
     ("x86_64-unknown-linux-gnu", "x86-64", ""),
     ("x86_64-unknown-linux-gnu", "x86-64-v2", ""),
     ("x86_64-unknown-linux-gnu", "x86-64-v3", ""),
@@ -59,6 +59,7 @@ const MACHINES: [(&str, &str, &str); 9] = [
     ("x86_64-unknown-linux-gnu", "icelake-server", "+amx-tile,+amx-int8"),
     ("aarch64-unknown-linux-gnu", "cortex-a53", ""),
     ("aarch64-unknown-linux-gnu", "cortex-a76", ""),
+    ("aarch64-unknown-linux-gnu", "neoverse-v1", ""),
 ];
 
 /// Rows and columns of the matrix: the second panel is not full.

@@ -6,8 +6,16 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
+/// The error, with what to do where that is known.
 pub(super) fn cannot_write(path: &Path, e: &io::Error) -> Error {
-    Error::new("IG0601", "cannot write").file(path).note(e.to_string())
+    use io::ErrorKind::{AlreadyExists, FileTooLarge, NotADirectory, QuotaExceeded, StorageFull};
+    let error = Error::new("IG0601", "cannot write").file(path).note(e.to_string());
+    match e.kind() {
+        StorageFull | QuotaExceeded => error.help("make room, or write to another disk with -o"),
+        FileTooLarge => error.help("files may not grow that large here: see `ulimit -f`"),
+        AlreadyExists | NotADirectory => error.help("-o takes a folder, and found a file"),
+        _ => error,
+    }
 }
 
 /// Files on their way into a folder.
@@ -15,12 +23,37 @@ pub(super) struct Files<'d> {
     /// The folder.
     pub dir: &'d Path,
     done: Vec<(String, NamedTempFile)>,
+    /// Dropped after the files.
+    _made: Made,
+}
+
+/// Folders that were made, the outermost first; those that nothing came into go again.
+struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// Makes a folder and those it is in.
+    fn new(dir: &Path) -> Result<Made, Error> {
+        let absent = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+        let mut made: Vec<PathBuf> =
+            dir.ancestors().take_while(absent).map(Path::to_path_buf).collect();
+        made.reverse();
+        let made = Made(made);
+        fs::create_dir_all(dir).map_err(|e| cannot_write(dir, &e))?;
+        Ok(made)
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // A folder that is not empty stays: removing it fails.
+        self.0.iter().rev().for_each(|dir| _ = fs::remove_dir(dir));
+    }
 }
 
 impl<'d> Files<'d> {
-    /// None yet.
-    pub fn new(dir: &'d Path) -> Files<'d> {
-        Files { dir, done: vec![] }
+    /// None yet; the folder is made where it is not there.
+    pub fn new(dir: &'d Path) -> Result<Files<'d>, Error> {
+        Ok(Files { dir, done: vec![], _made: Made::new(dir)? })
     }
 
     pub fn temporary(&self) -> Result<NamedTempFile, Error> {

@@ -122,26 +122,39 @@ impl<'r> Placement<'r> {
     }
 }
 
+/// Refuses two regions of one name: a table could not tell them apart.
+pub fn check_names(regions: &[Region]) -> Result<(), Error> {
+    let again = |(i, r): &(usize, &Region)| regions[..*i].iter().any(|other| other.name == r.name);
+    match regions.iter().enumerate().find(again) {
+        Some((_, region)) => Err(Error::new("IG0401", format!("--mem {} twice", region.name))
+            .help("a stretch of memory each, with a name of its own")),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a library that does not fit.
 pub fn check(library: &Library, regions: &[Region]) -> Result<(), Error> {
     let placement = Placement::new(parts(library), regions);
     if regions.is_empty() || placement.is_whole() {
         return Ok(());
     }
-    let missing: Vec<&str> = (0..6)
-        .filter(|&p| placement.places[p].is_none())
-        .map(|p| placement.parts[p].name)
-        .collect();
-    let what = format!("--mem has no room for {}", missing.join(", "));
+    let places = placement.parts.iter().zip(placement.places);
+    let missing: Vec<&Part> = places.filter(|(_, at)| at.is_none()).map(|(part, _)| part).collect();
+    let names: Vec<&str> = missing.iter().map(|part| part.name).collect();
+    let what = format!("--mem has no room for {}", names.join(", "));
     let error = table(&placement.rows()).lines().fold(Error::new("IG0507", what), Error::note);
-    Err(error.help(advice(&missing)))
+    Err(error.help(advice(missing[0], regions)))
 }
 
-fn advice(missing: &[&str]) -> &'static str {
-    match missing.first() {
-        Some(&"weights") => "--quant w8a8 or w4a8, or --budget size=BYTES, makes weights smaller",
-        Some(&"state") => "--context N or --kv with fewer bits makes a conversation smaller",
-        Some(&"scratch") => "--prefill-chunk N and -C threads=1 make scratch smaller",
+/// What helps the first part without a place.
+fn advice(missing: &Part, regions: &[Region]) -> &'static str {
+    match missing.name {
+        _ if missing.changes && regions.iter().all(|r| r.read_only) => {
+            "memory that can be written is needed too, as in --mem ram:32M"
+        }
+        "weights" => "--quant w8a8 or w4a8, or --budget size=BYTES, makes weights smaller",
+        "state" => "--context N or --kv with fewer bits makes a conversation smaller",
+        "scratch" => "--prefill-chunk N and -C threads=1 make scratch smaller",
         _ => "a larger region, or one more --mem, is needed",
     }
 }

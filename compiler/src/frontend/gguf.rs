@@ -91,7 +91,7 @@ fn short(array: &Array) -> Option<Value> {
 
 /// An error about a file that breaks the format.
 fn damaged(note: impl Into<String>) -> Error {
-    Error::new("IG0106", "damaged GGUF file").note(note)
+    Error::new("IG0106", "damaged GGUF file").note(note).help("download the file again")
 }
 
 /// Reads the header of a mapped file.
@@ -234,7 +234,6 @@ fn stored(info: &Info, data: usize, alignment: usize, len: usize) -> Result<Stor
             file: 0,
             start: start as usize,
         }),
-        _ => Err(damaged(format!("its data ends after the file, which has {len} bytes"))
-            .help("download the file again")),
+        _ => Err(damaged(format!("its data ends after the file, which has {len} bytes"))),
     }
 }

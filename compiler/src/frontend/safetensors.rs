@@ -10,6 +10,7 @@ use super::store::{BlobSource, Stored};
 use crate::Error;
 use safetensors::SafeTensors;
 use safetensors::tensor::{SafeTensorError, TensorInfo};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -47,7 +48,9 @@ fn no_weights(dir: &Path) -> Error {
             "save the model again with `model.save_pretrained(dir)`, which writes safetensors",
         );
     }
-    error.note(format!("found neither model.safetensors nor {INDEX}"))
+    error
+        .note(format!("found neither model.safetensors nor {INDEX}"))
+        .help("a model directory holds config.json and model.safetensors")
 }
 
 /// The index: tensors by shard. Names of shards are file names, never paths.
@@ -147,9 +150,29 @@ fn damaged(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error {
         }
         (other, _) => other.to_string(),
     };
-    Error::new("IG0104", "damaged safetensors header")
+    let place = match error {
+        SafeTensorError::TensorInvalidInfo => misfit(bytes),
+        _ => None,
+    };
+    let what = Error::new("IG0104", "damaged safetensors header");
+    place
+        .map_or(what.clone(), |tensor| what.at(tensor))
         .file(path)
         .note(note)
         .note(found)
         .help("download or export the file again")
+}
+
+/// The first tensor whose offsets do not fit its shape and element type; the crate does not name it.
+fn misfit(bytes: &[u8]) -> Option<String> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let header = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let tensors: BTreeMap<String, Value> = serde_json::from_slice(header).ok()?;
+    tensors.into_iter().find_map(|(name, info)| {
+        let info: TensorInfo = serde_json::from_value(info).ok()?;
+        let dims = info.shape.iter().copied();
+        let bits = dims.chain([info.dtype.bitsize()]).try_fold(1, usize::checked_mul)?;
+        let (from, to) = info.data_offsets;
+        (bits.div_ceil(8) != to.wrapping_sub(from)).then_some(name)
+    })
 }

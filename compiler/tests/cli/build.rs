@@ -108,12 +108,12 @@ fn a_build_that_fails_leaves_nothing() {
     let end = bytes.len() - 2;
     bytes[end..].copy_from_slice(&[0, 0x7e]);
     fs::write(&weights, bytes).unwrap();
-    let out = dir.path().join("out");
+    let out = dir.path().join("new/folder");
     let ended =
         ingot(&["build", broken.to_str().unwrap(), "-o", out.to_str().unwrap(), "--name", "m"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
     assert!(ended.stderr.starts_with("error[IG0211]"), "{}", ended.stderr);
-    assert!(!out.exists() || names(&out).is_empty());
+    assert!(!out.exists());
 }
 
 #[test]
@@ -146,6 +146,12 @@ fn what_does_not_fit_is_not_built() {
     assert!(ended.stderr.contains("= ram       stack"), "{}", ended.stderr);
     assert!(!out.exists());
     assert_eq!(ingot(&["build", &shared(), "-o", "x", "--mem", "ram"]).code, 2);
+    // Memory that can be written is missing altogether, or is there twice.
+    let flash = ["build", &shared(), "-o", "x", "--mem", "flash:128M,ro"];
+    assert!(ingot(&flash).stderr.contains("--mem ram:32M"));
+    let twice = ingot(&[&flash[..], &["--mem", "flash:1M"]].concat());
+    assert_eq!(twice.code, 2);
+    assert!(twice.stderr.contains("--mem flash twice"), "{}", twice.stderr);
 }
 
 #[test]

@@ -152,6 +152,25 @@ fn output_that_cannot_be_written() {
     let args = ["build", &plain(), "-o", out.to_str().unwrap()];
     fails(&args, 1, &["error[IG0601]", "folder"]);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let args = ["build", &plain(), "-o", file.to_str().unwrap()];
+    fails(&args, 1, &["error[IG0601]", "-o takes a folder"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn files_that_may_not_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let limited = "ulimit -f 100; exec \"$0\" build \"$1\" -o \"$2\"";
+    let output = Command::new("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_ingot"), &plain()])
+        .arg(&out)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error[IG0601]") && said.contains("ulimit -f"), "{said}");
+    assert!(!out.exists());
 }
 
 #[test]

@@ -260,7 +260,11 @@ fn damaged_safetensors() {
         ("overlap", header(json!({"a": one(0, 16), "b": one(8, 24)}), 24), "overlaps"),
         ("gap", header(json!({"a": one(0, 16), "b": one(20, 36)}), 36), "leaves a gap"),
         ("backwards", header(json!({"a": one(16, 0)}), 16), "overlaps"),
-        ("size", header(json!({"a": one(0, 12)}), 12), "do not fit its shape"),
+        (
+            "size",
+            header(json!({"a": one(0, 12)}), 12),
+            ": a\n   = a tensor's offsets do not fit its shape",
+        ),
         ("overflow", header(huge, 16), "overflow"),
     ];
     for (case, bytes, words) in cases {

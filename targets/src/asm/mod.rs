@@ -1,5 +1,7 @@
 //! Assembled kernels: units that Cranelift has no words for.
 
+pub mod a64;
+pub mod a64_smmla;
 pub mod wide;
 pub mod x64;
 pub mod x64_amx;

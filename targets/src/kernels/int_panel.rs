@@ -13,6 +13,7 @@
 
 mod clif;
 pub mod planes;
+mod smmla;
 pub mod unpack;
 
 pub use clif::bytes;
@@ -132,6 +133,7 @@ pub fn room_bytes(facts: &Facts, columns: u64) -> u64 {
     match unit(facts) {
         _ if facts.amx => asm::x64_amx::room_bytes(columns),
         Some(unit) if unit.has_dot() => columns * PANEL_ROWS + SCALES_BYTES,
+        None if facts.i8mm => smmla::room_bytes(columns),
         _ => 0,
     }
 }
@@ -151,6 +153,7 @@ pub fn define(e: &mut Emitter, shape: Shape) -> Func {
     e.define(&rows, Tuning::Optimised, |k, args| {
         match &many {
             Many::Tiles(tiles) => whole_tiles(k, args, tiles, &by_rows),
+            Many::Pairs(parts) => smmla::by_eight(k, args, parts, &by_rows),
             Many::Bytes(expand, kernels) => as_bytes(k, args, expand, kernels, &by_rows),
             Many::Same => super::panel::many_rows(k, &args[..8], &by_rows),
         }
@@ -163,6 +166,8 @@ pub fn define(e: &mut Emitter, shape: Shape) -> Func {
 enum Many {
     /// Tiles, sixteen rows each.
     Tiles(Func),
+    /// Pairs of rows by pairs of rows.
+    Pairs(smmla::Smmla),
     /// What makes a panel of bytes, and the kernels that multiply it.
     Bytes(Func, Vec<(u64, Func)>),
     /// Kernels of fixed counts.
@@ -172,6 +177,9 @@ enum Many {
 fn define_many(e: &mut Emitter, name: &str, shape: Shape) -> Many {
     if e.target.facts.amx {
         return Many::Tiles(define_tiles(e, &format!("{name}_tiles"), shape));
+    }
+    if e.target.facts.i8mm && smmla::takes(shape) {
+        return Many::Pairs(smmla::define(e, name, shape));
     }
     let Some(unit) = unit(&e.target.facts).filter(|unit| unit.has_dot() && shape.nested()) else {
         return Many::Same;
