@@ -10,7 +10,7 @@ fn learned(steps: usize) -> (Learned, Vec<f64>) {
     let checkpoint = frontend::open(&shipped("examples/models/shakespeare")).expect("it ships");
     let original = checkpoint.module;
     let mut module = original.clone();
-    let simulate = Some(Simulation { rows: Some(4), cache: Some(4), fixed: false });
+    let simulate = Some(Simulation { rows: Some(4), cache: Some(4), ..Simulation::default() });
     let context = Context { simulate, blobs: Some(&checkpoint.blobs), ..Context::default() };
     fold_norms::run(&mut module, &context).expect("norms fold");
     rotate::run(&mut module, &context).expect("it turns");

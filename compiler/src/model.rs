@@ -1,7 +1,8 @@
 //! A model made ready: checkpoint opened, pipeline run, every flag that shapes it applied.
 
 use crate::Error;
-use crate::calib::{Laboratory, Round, Rounded, learn, search};
+use crate::calib::search::{self, Axis, Setting};
+use crate::calib::{Laboratory, Round, Rounded, learn};
 use crate::frontend::{self, BlobSource};
 use crate::options::ModelFlags;
 use crate::pipeline;
@@ -9,6 +10,7 @@ use crate::tokenizer::Tokenizer;
 use crate::transforms::{Rotate, TransformFlags};
 use ir::Module;
 use passes::rotate::Matrices;
+use passes::select::{self, Budget};
 use passes::stats::Lab;
 use passes::{Context, PassError};
 use std::io::IsTerminal;
@@ -16,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 /// Positions of a conversation unless the user says otherwise.
 const DEFAULT_CONTEXT: u64 = 2048;
+/// Formats for all matrices that are tried beside what a budget chooses for each.
+const UNIFORM: usize = 3;
 
 /// A model, ready for code generation.
 pub struct Model {
@@ -148,12 +152,21 @@ fn settle(
         };
     };
     let round = flags.calib.axis(context);
-    let axes = match [&rotate, &smooth].iter().all(|axis| axis.settings.is_empty()) {
+    let mut axes = match [&rotate, &smooth].iter().all(|axis| axis.settings.is_empty()) {
         true => vec![round],
         // Before the transforms, because which of them helps depends on the rounding, and after them.
         false => vec![round.clone(), rotate, smooth, round],
     };
+    axes.extend(context.budget.map(|budget| uniform(module, budget)));
     Ok(search::settle(lab, module, context, flags.calib.round(), &axes, &teller(flags)))
+}
+
+/// Formats that were chosen one by one, and the largest within the budget for all matrices: what is
+/// predicted leaves out that rows are quantised in the groups of matrices.
+fn uniform(module: &Module, budget: Budget) -> Axis {
+    let formats = select::uniform_within(module, budget).into_iter().take(UNIFORM).map(Some);
+    let settings = [None].into_iter().chain(formats).map(Setting::Uniform).collect();
+    Axis { name: "budget", settings }
 }
 
 fn open(flags: &ModelFlags) -> Result<(Module, BlobSource, Option<Tokenizer>), Error> {

@@ -44,6 +44,8 @@ pub struct Context<'a> {
     pub recipe: Recipe,
     /// What all weights may take together.
     pub budget: Option<Budget>,
+    /// The one format that a budget chooses, wherever it fits; `None` for the best of all.
+    pub uniform: Option<DType>,
     /// Group in which rows are quantised where they meet integers; `None` leaves them in f32.
     pub activation_group: Option<u32>,
     /// What the ranges of those rows are.

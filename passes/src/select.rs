@@ -32,7 +32,7 @@ mod within;
 pub use budget::{Choice, choose};
 pub use recipe::Recipe;
 pub use specialise::specialise;
-pub use within::{Budget, Price, Token};
+pub use within::{Budget, Price, Token, uniform_within};
 
 use crate::{Context, PassError};
 use ir::uses::read_by_graphs;

@@ -1,9 +1,9 @@
 //! `simulate`: what formats would lose that no kernel stores yet, measured on rows of f32.
 //!
 //! # What
-//! A `fake_quant` of the rows that matrices of layers read (`rows`: one range a row, its own, or one
-//! range a site, which calibration gives), and of keys and values on their way into the cache
-//! (`cache`: one range a head). The code gets slower, not smaller.
+//! A `fake_quant` of the rows that matrices of layers read (`rows`: one range a row, its own, and a head
+//! where attention made it; or one range a site, which calibration gives), and of keys and values on
+//! their way into the cache (`cache`: one range a head). The code gets slower, not smaller.
 //!
 //! # Why it is exact (or how far off)
 //! It is not: numbers become one of `2^bits` values. Before matrices of integers these are rounded once
@@ -14,14 +14,14 @@
 //! Widths that are multiples of 16; rows that are not quantised; for fixed ranges, calibration.
 //!
 //! # Paper
-//! Per-token asymmetric as in SpinQuant (arXiv 2405.16406), fixed ranges as in SmoothQuant
-//! (2211.10438) and MobileQuant (2408.13933).
+//! Per-token asymmetric, heads by themselves, as in SpinQuant (arXiv 2405.16406); fixed ranges as in
+//! SmoothQuant (2211.10438) and MobileQuant (2408.13933).
 
 use crate::bindings::{instructions, producer, value_of};
 use crate::edit::insert_after;
 use crate::{Context, PassError, ranges};
 use ir::def_use::renumber;
-use ir::{Arg, GraphId, Module, Op, ValueId};
+use ir::{Arg, Graph, GraphId, Inst, Module, Op, ValueId};
 
 const PASS: &str = "simulate";
 
@@ -74,8 +74,8 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
             true => fixed_ranges(module, context, &rows)?,
             false => vec![None; rows.len()],
         };
-        for (&(graph, value, width), range) in rows.iter().zip(ranges) {
-            let op = Op::FakeQuant { bits, group: width };
+        for (&(graph, value, group), range) in rows.iter().zip(ranges) {
+            let op = Op::FakeQuant { bits, group };
             let args: Vec<Arg> = range.into_iter().collect();
             let known = module.graph(graph).clone();
             let linear = |reader: ValueId, operand: usize| {
@@ -108,15 +108,19 @@ fn cached(module: &Module) -> Vec<(GraphId, ValueId, u32)> {
     found
 }
 
-/// Values that matrices of layers read, with their width.
+/// Values that matrices of layers read, with what shares a range: a head of what attention made, else
+/// the row.
 fn rows(module: &Module) -> Vec<(GraphId, ValueId, u32)> {
     let mut found = vec![];
     for (id, inst, _) in instructions(module) {
         let value = value_of(inst, 0).filter(|_| inst.op == Op::Linear && !is_root(module, id));
         let Some(value) = value else { continue };
-        let width = module.graph(id).value(value).ty.row_width().unwrap_or(0) as u32;
-        if !found.contains(&(id, value, width)) {
-            found.push((id, value, width));
+        let graph = module.graph(id);
+        let head = producer(graph, value).and_then(|made| head(module, graph, &graph.insts[made]));
+        let width = graph.value(value).ty.row_width().unwrap_or(0);
+        let group = head.unwrap_or(width) as u32;
+        if !found.contains(&(id, value, group)) {
+            found.push((id, value, group));
         }
     }
     found
@@ -130,4 +134,15 @@ fn fixed_ranges(
 ) -> Result<Vec<Option<Arg>>, PassError> {
     let places: Vec<_> = rows.iter().map(|&(graph, value, _)| (graph, value)).collect();
     Ok(ranges::fixed(PASS, module, context, &places)?.into_iter().map(Some).collect())
+}
+
+/// The width of a head, where attention made the value.
+fn head(module: &Module, graph: &Graph, inst: &Inst) -> Option<u64> {
+    if !matches!(inst.op, Op::Attention { .. }) {
+        return None;
+    }
+    inst.args.iter().find_map(|arg| match graph.arg_type(module, *arg) {
+        ir::Type::Kv { head, .. } => Some(head),
+        ir::Type::Tensor { .. } => None,
+    })
 }

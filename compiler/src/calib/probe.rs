@@ -7,8 +7,8 @@ use ir::{BlobError, Blobs, Module, Source, Tensor, WeightId};
 use passes::stats::float_view;
 use targets::Target;
 
-/// Tokens of a window that are looked at.
-const TOKENS: usize = 128;
+/// Tokens of a window that are looked at: matrices are many.
+const TOKENS: usize = 32;
 /// Blob of the numbers that are tried.
 const TRIED: &str = "probe.tried";
 

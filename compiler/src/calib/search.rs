@@ -6,7 +6,7 @@
 
 use super::{Laboratory, Round};
 use crate::pipeline;
-use ir::Module;
+use ir::{DType, Module};
 use passes::Context;
 use passes::factors::Smoothing;
 use passes::rotate::{Matrices, Rotations};
@@ -22,6 +22,8 @@ pub enum Setting {
     Smooth(Option<Smoothing>),
     /// How weights become integers.
     Round(Round),
+    /// The one format that a budget is spent on; without, formats of each matrix.
+    Uniform(Option<DType>),
 }
 
 impl Setting {
@@ -30,6 +32,7 @@ impl Setting {
             Setting::Rotate(rotations) => context.rotate.clone_from(rotations),
             Setting::Smooth(smoothing) => context.smooth = *smoothing,
             Setting::Round(how) => (*round, context.round) = (*how, how.step()),
+            Setting::Uniform(format) => context.uniform = *format,
         }
     }
 }
@@ -53,6 +56,8 @@ impl fmt::Display for Setting {
             }
             Setting::Smooth(Some(smoothing)) => write!(f, "{smoothing}"),
             Setting::Round(round) => write!(f, "{round}"),
+            Setting::Uniform(None) => f.write_str("mixed"),
+            Setting::Uniform(Some(format)) => write!(f, "{format} everywhere"),
         }
     }
 }

@@ -101,10 +101,18 @@ fn a_model_calibrates_itself_by_seed() {
 }
 
 #[test]
-fn budgets_are_kept_and_more_room_loses_less() {
+fn budgets_are_kept_and_more_room_loses_less_and_no_more_than_one_format() {
     let bench = Bench::new("shakespeare");
     let mut before = f64::INFINITY;
-    for bits in [4.3, 4.6, 5.2, 6.4, 8.3] {
+    let sizes = [
+        (3.1, "i3row"),
+        (4.3, "i4g64"),
+        (4.6, "i4g32"),
+        (5.3, "i5g64"),
+        (6.4, "i6g64"),
+        (8.6, "i8g32"),
+    ];
+    for (bits, uniform) in sizes {
         let line = format!("--budget bpw={bits} --calib CALIB --calib-tokens 4096");
         let found = bench.eval(&line);
         let stored = found["bits_per_weight"].as_f64().unwrap();
@@ -112,6 +120,11 @@ fn budgets_are_kept_and_more_room_loses_less() {
         assert!(stored < bits * 1.01 && stored > bits - 0.4, "{stored} of {bits}");
         assert!(kl(&found) < before, "{bits} bits: {} after {before}", kl(&found));
         before = kl(&found);
+        let recipe = bench.path("uniform.toml");
+        fs::write(&recipe, format!("[weights]\n\"*\" = \"{uniform}\"\n")).unwrap();
+        let same = bench.eval(&format!("--recipe {recipe} --calib CALIB --calib-tokens 4096"));
+        assert!(same["bits_per_weight"].as_f64().unwrap() < bits * 1.01);
+        assert!(kl(&found) <= kl(&same), "{bits} bits: {}, {uniform} {}", kl(&found), kl(&same));
     }
     assert_eq!(bench.kept("losses").len(), 1, "losses are measured once");
 }

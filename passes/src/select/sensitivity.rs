@@ -31,6 +31,9 @@ pub const CANDIDATES: &[&str] = &[
 /// The format in which the effect of an error is measured.
 const PROBE: IntFormat = IntFormat::symmetric(4, 32);
 
+/// Rows of a matrix that losses are measured on, at most; they stand for the others.
+const SAMPLE: usize = 192;
+
 /// Bytes of a matrix in a format, as it is packed.
 pub fn bytes(dims: &[u64], dtype: DType) -> u64 {
     let elements: u64 = dims.iter().product();
@@ -53,7 +56,7 @@ pub fn table(
         read[id.0 as usize] && weight.dims.len() == 2 && matches!(weight.source, Source::Blob(_))
     };
     let ids: Vec<WeightId> = ids.filter(chosen).collect();
-    let key = format!("{module}{CANDIDATES:?}");
+    let key = format!("{module}{CANDIDATES:?} {SAMPLE}");
     let losses = lab.remember("losses", &key, &mut || {
         let all = measure(module, lab, &ids)?;
         Ok(all.iter().flat_map(|x| x.to_le_bytes()).collect())
@@ -90,19 +93,17 @@ fn fitting(dims: &[u64]) -> Vec<DType> {
 fn measure(module: &Module, lab: &dyn Lab, ids: &[WeightId]) -> Result<Vec<f64>, PassError> {
     let fail = |e: BlobError| PassError { pass: "select", why: e.to_string() };
     let probe = |id: WeightId| -> Result<Tensor, BlobError> {
-        let tensor = materialise(module, id, lab.blobs())?;
-        let fits = PROBE.fits(tensor.dims[1]);
-        Ok(if fits { Quantised::round(&tensor, PROBE).dequantise() } else { coarse(tensor) })
+        Ok(probed(materialise(module, id, lab.blobs())?))
     };
     let effects = lab.probe(module, ids, &probe)?;
     let sites: Vec<_> = ids.iter().flat_map(|id| inputs_of(module, *id)).collect();
     let stats = lab.observe(module, &sites, true)?;
     let mut losses = vec![];
     for (&id, effect) in ids.iter().zip(effects) {
-        let tensor = materialise(module, id, lab.blobs()).map_err(fail)?;
+        let tensor = sample(materialise(module, id, lab.blobs()).map_err(fail)?);
         let moments = stats.merged(&inputs_of(module, id));
         let error = |changed: &Tensor| squared_error(&tensor, changed, moments.as_ref());
-        let per_error = effect / error(&probe(id).map_err(fail)?).max(f64::MIN_POSITIVE);
+        let per_error = effect / error(&probed(tensor.clone())).max(f64::MIN_POSITIVE);
         let second = moments.as_ref().and_then(|m| m.second.as_deref());
         losses.push(second.map_or(1.0, |second| left_by_gptq(second, tensor.dims[1] as usize)));
         for dtype in fitting(&tensor.dims) {
@@ -110,6 +111,22 @@ fn measure(module: &Module, lab: &dyn Lab, ids: &[WeightId]) -> Result<Vec<f64>,
         }
     }
     Ok(losses)
+}
+
+/// A matrix in the format in which effects are measured.
+fn probed(tensor: Tensor) -> Tensor {
+    match PROBE.fits(tensor.dims[1]) {
+        true => Quantised::round(&tensor, PROBE).dequantise(),
+        false => coarse(tensor),
+    }
+}
+
+/// Some rows of a matrix, evenly spaced. Each is rounded by itself, so they lose their share.
+fn sample(tensor: Tensor) -> Tensor {
+    let columns = tensor.dims[1] as usize;
+    let step = tensor.data.chunks(columns).len().div_ceil(SAMPLE);
+    let data: Vec<f32> = tensor.data.chunks(columns).step_by(step).flatten().copied().collect();
+    Tensor { dims: vec![(data.len() / columns) as u64, columns as u64], data }
 }
 
 /// A matrix as it is once it is stored.

@@ -92,6 +92,26 @@ impl Costs<'_> {
     }
 }
 
+/// Formats that the budget allows for all matrices together, the largest first.
+pub fn uniform_within(module: &Module, budget: Budget) -> Vec<DType> {
+    let costs = Costs { module, reads: reads(module), budget };
+    let read = read_by_graphs(module);
+    let ids = (0..module.weights.len() as u32).map(WeightId).filter(|id| read[id.0 as usize]);
+    let ids: Vec<WeightId> = ids.collect();
+    let limit = budget.limit(ids.iter().map(|&id| module.weight(id).elements()).sum());
+    let cost = |&dtype: &DType| {
+        let format = |id| match module.weight(id).dims.len() {
+            2 => dtype,
+            _ => DType::F32,
+        };
+        ids.iter().map(|&id| costs.of(id, format(id))).sum::<u64>()
+    };
+    let all = sensitivity::CANDIDATES.iter().filter_map(|name| DType::from_name(name));
+    let mut all: Vec<DType> = all.filter(|dtype| cost(dtype) <= limit).collect();
+    all.sort_by_key(|dtype| std::cmp::Reverse(cost(dtype)));
+    all
+}
+
 /// Formats within a budget; a table of what was chosen.
 pub fn within(
     module: &Module,
@@ -107,6 +127,11 @@ pub fn within(
     for Row { weight, choices } in &mut rows {
         if let Some(pinned) = context.recipe.format(&module.weight(*weight).name) {
             *choices = vec![(pinned, Choice { cost: 0, loss: 0.0 })];
+        }
+        if let Some(uniform) = context.uniform
+            && choices.iter().any(|(dtype, _)| *dtype == uniform)
+        {
+            choices.retain(|(dtype, _)| *dtype == uniform);
         }
         for (dtype, choice) in choices {
             choice.cost = costs.of(*weight, *dtype);
