@@ -72,22 +72,25 @@ fn rounding_moves_the_model_a_little() {
 fn speed_is_measured() {
     let model = plain();
     let args = ["bench", &model, "--threads", "1", "--repeat", "2", "--prefill", "16"];
-    let args = [&args[..], &["--decode", "8", "--depth", "4"]].concat();
+    let args = [&args[..], &["--decode", "8", "--depth", "0,4"]].concat();
     let found = json(&[&args[..], &["--json"]].concat());
+    let depths = found["depths"].as_array().unwrap();
+    assert_eq!(depths.iter().map(|at| &at["depth"]).collect::<Vec<_>>(), [0, 4]);
+    let deepest = &depths[1];
     for part in ["prefill", "decode"] {
-        let speed = &found[part]["tokens_per_second"];
+        let speed = &deepest[part]["tokens_per_second"];
         let [min, median, max] = ["min", "median", "max"].map(|key| float(&speed[key]));
         assert!(0.0 < min && min <= median && median <= max, "{found}");
     }
     let weights = float(&found["weights_bytes"]);
-    let read = float(&found["decode"]["bytes_per_token"]);
+    let read = float(&deepest["decode"]["bytes_per_token"]);
     // All weights but the header and the gaps between them, one row of the table, some keys.
     assert!((0.99..1.1).contains(&(read / weights)), "{found}");
     assert!(float(&found["bandwidth_gb_per_second"]["before"]) > 0.1);
     assert!(float(&found["first_token_ms"]["median"]) > 0.0);
 
     let text = printed(&args);
-    for word in ["prefill 16", "decode 8", "GFLOP/s", "GB/s", "first token of 8"] {
+    for word in ["prefill 16", "decode 8", "decode 8 at 4", "GFLOP/s", "GB/s", "first token of 8"] {
         assert!(text.contains(word), "{text}");
     }
 }
