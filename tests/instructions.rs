@@ -1,5 +1,5 @@
-//! Instructions that a token takes on AArch64, decoded or in a prompt, counted by qemu: no clock is needed to see which code
-//! is shorter. Printed with `--nocapture`.
+//! Instructions that a token takes on AArch64, decoded or in a prompt, counted by qemu: no clock is
+//! needed to see which code is shorter. Printed with `--nocapture`.
 
 use ingot_tests::folder;
 use ingot_tests::machine::{A64, Language};

@@ -26,8 +26,9 @@ int main(int argc, char **argv) {
     status = tokens[end] = smol_sample(&env, state, NULL);
     if (status < 0) break;
     printf("%d ", status);
-    if (SMOL_IS_EOS(tokens[end++])) break;
-    status = smol_decode(&env, state, tokens[end - 1]);
+    end++;
+    if (SMOL_IS_EOS(status)) break;
+    status = smol_decode(&env, state, status);
   }
   if (status < 0) return fprintf(stderr, "continue: %s\n", smol_error(status)), 1;
   putchar('\n');

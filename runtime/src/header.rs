@@ -179,7 +179,7 @@ pub(crate) fn macros(facts: &HeaderFacts) -> [(&'static str, String, &'static st
         ("BOS", negative(bos), "begins a text; -1: none"),
         ("ADD_BOS", flag(facts.add_bos), "1: a text usually begins with BOS"),
         ("EOS", negative(eos), "ends a text; -1: none"),
-        ("IS_EOS(token)", is_eos(&facts.eos), "whether a token ends a text"),
+        ("IS_EOS(token)", is_eos(&facts.eos), "whether a token ends a text; may read it twice"),
         ("ALIGN", ALIGN.to_string(), "of weights, state and scratch, in bytes"),
         ("WEIGHTS_BYTES", bytes(facts.weights_bytes), "read only"),
         ("WEIGHTS_EXTERNAL", flag(facts.weights_external), "1: env.weights"),

@@ -17,7 +17,7 @@
 #define SMOL_BOS 1                       /* begins a text; -1: none */
 #define SMOL_ADD_BOS 0                   /* 1: a text usually begins with BOS */
 #define SMOL_EOS 2                       /* ends a text; -1: none */
-#define SMOL_IS_EOS(token) ((token) == 2 || (token) == 0) /* whether a token ends a text */
+#define SMOL_IS_EOS(token) ((token) == 2 || (token) == 0) /* whether a token ends a text; may read it twice */
 #define SMOL_ALIGN 64                    /* of weights, state and scratch, in bytes */
 #define SMOL_WEIGHTS_BYTES 75497472u     /* read only */
 #define SMOL_WEIGHTS_EXTERNAL 0          /* 1: env.weights */
