@@ -4,6 +4,7 @@
 mod kernels;
 mod observe;
 mod score;
+mod steps;
 mod writer;
 
 use crate::builder::{Func, Val};

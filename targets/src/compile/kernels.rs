@@ -173,20 +173,7 @@ impl Kernels {
                     dtype => embed::define(e, dtype),
                 });
             }
-            Op::Linear => {
-                let (rows, columns) = types[0].as_rows().expect("verified");
-                let (matrix, _) = types[1].as_weight().expect("verified");
-                let room = match (rows, matrix) {
-                    (DType::Int(_), _) => int_panel::room_bytes(&e.target.facts, columns),
-                    (_, DType::Int(_)) => int_panel::unpack::room_bytes(columns),
-                    _ => 0,
-                };
-                self.room_bytes = self.room_bytes.max(room.next_multiple_of(64));
-                if !self.linear.contains_key(&(rows, matrix)) {
-                    let panels = self.panels_of(e, rows, matrix);
-                    self.linear.insert((rows, matrix), linear::define(e, &panels));
-                }
-            }
+            Op::Linear => self.need_linear(e, types),
             Op::QuantRows { group, range } => {
                 let group = u64::from(*group);
                 let made = self.quant_rows.entry((group, *range));
@@ -222,18 +209,7 @@ impl Kernels {
                 let made = self.kv_append.entry(slot);
                 made.or_insert_with(|| kv_append::define(e, &name, slot));
             }
-            Op::Attention { .. } => {
-                let slot = slot(&types[1], context);
-                let shape = attention_shape(op, slot);
-                if !self.attention.iter().any(|(s, _)| *s == shape) {
-                    let products = self.products(e, &slot);
-                    let name = format!("attention_{}", self.attention.len());
-                    let f = attention::define(e, &name, shape, &products);
-                    self.private_bytes =
-                        self.private_bytes.max(shape.private_bytes(&e.target.facts));
-                    self.attention.push((shape, f));
-                }
-            }
+            Op::Attention { .. } => self.need_attention(e, op, slot(&types[1], context)),
             Op::Scale { .. } => {
                 self.scale.get_or_insert_with(|| elementwise::define_scale(e));
             }
@@ -243,6 +219,35 @@ impl Kernels {
             }
             Op::Add | Op::Call(_) => {}
         }
+    }
+
+    /// Emits the product of rows and a matrix unless it is there already.
+    fn need_linear(&mut self, e: &mut Emitter, types: &[Type]) {
+        let (rows, columns) = types[0].as_rows().expect("verified");
+        let (matrix, _) = types[1].as_weight().expect("verified");
+        let room = match (rows, matrix) {
+            (DType::Int(_), _) => int_panel::room_bytes(&e.target.facts, columns),
+            (_, DType::Int(_)) => int_panel::unpack::room_bytes(columns),
+            _ => 0,
+        };
+        self.room_bytes = self.room_bytes.max(room.next_multiple_of(64));
+        if !self.linear.contains_key(&(rows, matrix)) {
+            let panels = self.panels_of(e, rows, matrix);
+            self.linear.insert((rows, matrix), linear::define(e, &panels));
+        }
+    }
+
+    /// Emits attention over a slot unless it is there already.
+    fn need_attention(&mut self, e: &mut Emitter, op: &Op, slot: Slot) {
+        let shape = attention_shape(op, slot);
+        if self.attention.iter().any(|(known, _)| *known == shape) {
+            return;
+        }
+        let products = self.products(e, &slot);
+        let name = format!("attention_{}", self.attention.len());
+        let f = attention::define(e, &name, shape, &products);
+        self.private_bytes = self.private_bytes.max(shape.private_bytes(&e.target.facts));
+        self.attention.push((shape, f));
     }
 
     /// Emits the kernel of an operation together with `quant_rows`, unless it is there already.
