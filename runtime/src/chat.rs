@@ -7,6 +7,7 @@
 use crate::encode::{self, CONTINUES, PLAIN_TEXT, Sections, buffer_end, check_text};
 use crate::errors::{E_ARG, E_SIZE, E_TEMPLATE, E_TOKENIZER, fail_if};
 use cranelift_codegen::ir::types::{I32, I64};
+use cranelift_module::DataId;
 use targets::emit::Tuning;
 use targets::{Emitter, Func, Kernel, Val};
 
@@ -50,6 +51,42 @@ mod flag {
     pub const CONTINUES: i64 = 4;
 }
 
+/// The table of turns, who speaks after whom, and what its rows point into.
+struct Tables {
+    rows: DataId,
+    tokens: DataId,
+    heads: DataId,
+}
+
+impl Tables {
+    fn new(e: &mut Emitter, turns: &[Turn]) -> Tables {
+        let (mut rows, mut tokens, mut heads) =
+            (vec![0u32; ROLES * ROLES * FIELDS], vec![], vec![]);
+        for turn in turns {
+            let continues = turn.after != Role::Start || !turn.tokens.is_empty();
+            let mut flags = flag::EXISTS;
+            flags |= if turn.trim { flag::TRIM } else { 0 };
+            flags |= if continues { flag::CONTINUES } else { 0 };
+            let at = (turn.after as usize * ROLES + turn.role as usize) * FIELDS;
+            rows[at..at + FIELDS].copy_from_slice(&[
+                flags as u32,
+                tokens.len() as u32,
+                turn.tokens.len() as u32 * 4,
+                heads.len() as u32,
+                turn.head.len() as u32,
+            ]);
+            tokens.extend(turn.tokens.iter().flat_map(|token| token.to_le_bytes()));
+            heads.extend(&turn.head);
+        }
+        let rows =
+            e.constant("chat.turns", rows.iter().flat_map(|n| n.to_le_bytes()).collect(), 64);
+        // An object has no place for nothing.
+        let tokens = e.constant("chat.tokens", [&tokens[..], &[0; 4]].concat(), 64);
+        let heads = e.constant("chat.heads", [&heads[..], &[0]].concat(), 64);
+        Tables { rows, tokens, heads }
+    }
+}
+
 /// Emits `NAME_chat` for the turns of a template, if there is one.
 pub fn emit(e: &mut Emitter, sections: Option<&Sections>, turns: &[Turn]) -> Func {
     let Some(sections) = sections else {
@@ -57,27 +94,7 @@ pub fn emit(e: &mut Emitter, sections: Option<&Sections>, turns: &[Turn]) -> Fun
         e.define(&f, Tuning::Optimised, |k, _| k.ret(&[k.i32(E_TOKENIZER)]));
         return f;
     };
-    let (mut rows, mut tokens, mut heads) = (vec![0u32; ROLES * ROLES * FIELDS], vec![], vec![]);
-    for turn in turns {
-        let continues = turn.after != Role::Start || !turn.tokens.is_empty();
-        let mut flags = flag::EXISTS;
-        flags |= if turn.trim { flag::TRIM } else { 0 };
-        flags |= if continues { flag::CONTINUES } else { 0 };
-        let at = (turn.after as usize * ROLES + turn.role as usize) * FIELDS;
-        rows[at..at + FIELDS].copy_from_slice(&[
-            flags as u32,
-            tokens.len() as u32,
-            turn.tokens.len() as u32 * 4,
-            heads.len() as u32,
-            turn.head.len() as u32,
-        ]);
-        tokens.extend(turn.tokens.iter().flat_map(|token| token.to_le_bytes()));
-        heads.extend(&turn.head);
-    }
-    let rows = e.constant("chat.turns", rows.iter().flat_map(|n| n.to_le_bytes()).collect(), 64);
-    // An object has no place for nothing.
-    let tokens = e.constant("chat.tokens", [&tokens[..], &[0; 4]].concat(), 64);
-    let heads = e.constant("chat.heads", [&heads[..], &[0]].concat(), 64);
+    let Tables { rows, tokens, heads } = Tables::new(e, turns);
     let trim = emit_trim(e);
 
     let f = e.declare_export("chat", &[I32, I32, I64, I64, I64, I64], &[I32]);

@@ -131,13 +131,7 @@ pub fn emit<'t>(
         observer: options.observer.as_ref(),
         call_conv: target.c_call_conv(),
     };
-    let mut models = vec![];
-    for (name, target) in &options.variants {
-        models.push(e.with(target, name, |e| emit_model(e, &inputs, state.logits))?);
-    }
-    if models.is_empty() {
-        models.push(emit_model(e, &inputs, state.logits)?);
-    }
+    let mut models = emit_models(e, &inputs, options, state.logits)?;
     let scratch = models.iter().map(|model| model.compiled.scratch_bytes);
     let scratch_bytes = scratch.fold(sample::scratch_bytes(state.vocab), u64::max);
     let parts = Parts {
@@ -173,6 +167,22 @@ pub fn emit<'t>(
         state,
         profile: models.swap_remove(0).compiled.profile,
     })
+}
+
+/// The model for each variant, or for the one CPU.
+fn emit_models<'t>(
+    e: &mut Emitter<'t>,
+    inputs: &Inputs,
+    options: &'t Options,
+    logits: u32,
+) -> Result<Vec<entry::Model>, CompileError> {
+    if options.variants.is_empty() {
+        return Ok(vec![emit_model(e, inputs, logits)?]);
+    }
+    let one = |(name, target): &'t (&'static str, Target)| {
+        e.with(target, name, |e| emit_model(e, inputs, logits))
+    };
+    options.variants.iter().map(one).collect()
 }
 
 /// The model for the emitter's CPU.

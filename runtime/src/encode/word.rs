@@ -209,6 +209,44 @@ fn emit_fits(e: &mut Emitter, merges: &Merges, rows: Rows) -> Func {
     f
 }
 
+/// What the search for the tokens of a word looks things up in.
+struct Tables {
+    rows: Rows,
+    lengths: Numbers,
+    trie: Trie,
+    cells: DataId,
+    /// `fits(left, right)`: whether the two can stand side by side.
+    fits: Func,
+    /// Of each byte its token.
+    fallback: Option<DataId>,
+}
+
+impl Tables {
+    fn new(
+        e: &mut Emitter,
+        tokens: &[Option<Vec<u8>>],
+        merges: &Merges,
+        fallback: Option<&[u32; 256]>,
+    ) -> Option<Tables> {
+        let occurs = |id: usize| merges.origins[id] != Origin::Never;
+        let strings = tokens.iter().enumerate().filter(|(id, _)| occurs(*id));
+        let strings: Vec<(&[u8], u32)> =
+            strings.filter_map(|(id, bytes)| Some((bytes.as_deref()?, id as u32))).collect();
+        let lengths: Vec<u32> =
+            tokens.iter().map(|bytes| bytes.as_ref().map_or(0, Vec::len) as u32).collect();
+        let rows = Rows::new(e, merges, &prefixes(tokens.len(), &strings));
+        let lengths = Numbers::new(e, "encode.lengths", &lengths);
+        let trie = Trie::new(strings)?;
+        let cells = e.constant("encode.trie", trie.bytes(), 64);
+        let fits = emit_fits(e, merges, rows);
+        let fallback = fallback.map(|tokens| {
+            let bytes = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+            e.constant("encode.fallback", bytes, 64)
+        });
+        Some(Tables { rows, lengths, trie, cells, fits, fallback })
+    }
+}
+
 /// Emits `word(text, end, out, limit) -> address`: writes the tokens of the text to `out`, at most
 /// up to `limit`, and returns where they end, or `NO_ROOM`, or `STUCK`. The text is not empty.
 /// `fallback` is a table of the 256 tokens that characters without a token become, byte by byte.
@@ -218,72 +256,27 @@ pub fn emit(
     merges: &Merges,
     fallback: Option<&[u32; 256]>,
 ) -> Option<Func> {
-    let occurs = |id: usize| merges.origins[id] != Origin::Never;
-    let strings = tokens.iter().enumerate().filter(|(id, _)| occurs(*id));
-    let strings: Vec<(&[u8], u32)> =
-        strings.filter_map(|(id, bytes)| Some((bytes.as_deref()?, id as u32))).collect();
-    let lengths: Vec<u32> =
-        tokens.iter().map(|bytes| bytes.as_ref().map_or(0, Vec::len) as u32).collect();
-    let rows = Rows::new(e, merges, &prefixes(tokens.len(), &strings));
-    let lengths = Numbers::new(e, "encode.lengths", &lengths);
-    let trie = Trie::new(strings)?;
-    let cells = e.constant("encode.trie", trie.bytes(), 64);
-    let fits = emit_fits(e, merges, rows);
-    let fallback = fallback.map(|tokens| {
-        let bytes = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-        e.constant("encode.fallback", bytes, 64)
-    });
-
+    let tables = Tables::new(e, tokens, merges, fallback)?;
     let f = e.declare("encode.word", &[I64; 4], &[I64]);
     e.define(&f, Tuning::Optimised, |k, args| {
-        let (end, limit) = (args[1], args[3]);
-        let (pos, out, floor) = (k.var(args[0]), k.var(args[2]), k.var(args[2]));
-        let push = |token| push(k, out, limit, token);
+        let [text, end, out, limit] = *args else { unreachable!("four are declared") };
+        let (out, floor) = (k.var(out), k.var(out));
+        let search = Search { k, tables: &tables, pos: k.var(text), out, floor, limit };
         k.while_(
-            || pos.get().ult(end),
+            || search.pos.get().ult(end),
             || {
-                let (token, after) = (k.var(k.i64(-1)), k.var(pos.get()));
-                trie.walk(k, k.data(cells), pos.get(), end, |value, at| {
+                let (token, after) = (k.var(k.i64(-1)), k.var(search.pos.get()));
+                tables.trie.walk(k, k.data(tables.cells), search.pos.get(), end, |value, at| {
                     token.set(value);
                     after.set(at);
                 });
                 k.if_else(
                     token.get().is(-1),
+                    || search.spell(),
                     || {
-                        let Some(fallback) = fallback else {
-                            return k.return_if(pos.get().is_not(0), &[k.i64(STUCK)]);
-                        };
-                        // No token has a part of this character: what comes after is a new start.
-                        let bytes = character_bytes(k, pos.get().load_byte(0));
-                        k.each_address(pos.get(), pos.get() + bytes, k.i64(1), |at| {
-                            let entry = k.data(fallback) + (at.load_byte(0) << 2);
-                            push(entry.load_constant(I32, 0));
-                        });
-                        pos.add(bytes);
-                        floor.set(out.get());
-                    },
-                    || {
-                        k.loop_(|| {
-                            k.break_if(out.get().eq(floor.get()));
-                            let before = (out.get() - 4).load(I32, 0).uext(I64);
-                            k.break_if(k.call(&fits, &[before, token.get()])[0].is_not(0));
-                            let prefix = |token| rows.get(k, rows.row(token), Column::Prefix) - 1;
-                            token.set(prefix(token.get()));
-                            k.while_(
-                                || token.get().is(-1),
-                                || {
-                                    let stuck = out.get().eq(floor.get());
-                                    k.return_if(stuck, &[k.i64(STUCK)]);
-                                    out.set(out.get() - 4);
-                                    let last = out.get().load(I32, 0).uext(I64);
-                                    pos.set(pos.get() - lengths.get(k, last, 0));
-                                    token.set(prefix(last));
-                                },
-                            );
-                            after.set(pos.get() + lengths.get(k, token.get(), 0));
-                        });
-                        push(token.get());
-                        pos.set(after.get());
+                        search.fit(token, after);
+                        push(k, out, limit, token.get());
+                        search.pos.set(after.get());
                     },
                 );
             },
@@ -291,6 +284,60 @@ pub fn emit(
         k.ret(&[out.get()]);
     });
     Some(f)
+}
+
+/// How far the search for the tokens of a word is.
+struct Search<'k, 't> {
+    k: &'k Kernel<'k>,
+    tables: &'t Tables,
+    /// What has no token yet.
+    pos: Var<'k>,
+    /// Behind the last token.
+    out: Var<'k>,
+    /// Tokens before it stay.
+    floor: Var<'k>,
+    limit: Val<'k>,
+}
+
+impl<'k> Search<'k, '_> {
+    /// A character of which no token has a part, byte by byte; what comes after is a new start.
+    fn spell(&self) {
+        let Search { k, pos, out, floor, limit, .. } = *self;
+        let Some(fallback) = self.tables.fallback else {
+            return k.return_if(pos.get().is_not(0), &[k.i64(STUCK)]);
+        };
+        let bytes = character_bytes(k, pos.get().load_byte(0));
+        k.each_address(pos.get(), pos.get() + bytes, k.i64(1), |at| {
+            let entry = k.data(fallback) + (at.load_byte(0) << 2);
+            push(k, out, limit, entry.load_constant(I32, 0));
+        });
+        pos.add(bytes);
+        floor.set(out.get());
+    }
+
+    /// Shortens `token`, which ends at `after`, until it can stand behind the last one; takes that one
+    /// back where nothing of it can.
+    fn fit(&self, token: Var<'k>, after: Var<'k>) {
+        let Search { k, tables, pos, out, floor, .. } = *self;
+        let prefix = |token| tables.rows.get(k, tables.rows.row(token), Column::Prefix) - 1;
+        k.loop_(|| {
+            k.break_if(out.get().eq(floor.get()));
+            let before = (out.get() - 4).load(I32, 0).uext(I64);
+            k.break_if(k.call(&tables.fits, &[before, token.get()])[0].is_not(0));
+            token.set(prefix(token.get()));
+            k.while_(
+                || token.get().is(-1),
+                || {
+                    k.return_if(out.get().eq(floor.get()), &[k.i64(STUCK)]);
+                    out.set(out.get() - 4);
+                    let last = out.get().load(I32, 0).uext(I64);
+                    pos.set(pos.get() - tables.lengths.get(k, last, 0));
+                    token.set(prefix(last));
+                },
+            );
+            after.set(pos.get() + tables.lengths.get(k, token.get(), 0));
+        });
+    }
 }
 
 /// Writes a token to `out`, which goes on behind it; leaves the function where there is no room.
