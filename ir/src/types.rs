@@ -94,8 +94,9 @@ pub const NESTED_GROUP: u32 = 32;
 
 impl IntFormat {
     /// What names are like, for messages.
-    pub const NAMES: &str = "i4g32, i8row, e2m1g32 and the like (integers of 2 to 6 or 8 bits, groups \
-                             of a multiple of 16, of 32 for 3 and 5 bits)";
+    pub const NAMES: &str = "i4g32, i8row, e2m1g32, nf4g32 and the like (integers of 2 to 6 or 8 bits, \
+                             groups of a multiple of 16, of 32 for 3 and 5 bits; lut has 32 \
+                             hexadecimal digits)";
 
     /// A format without low ends.
     pub const fn symmetric(bits: u8, group: u32) -> IntFormat {

@@ -53,8 +53,7 @@ impl fmt::Display for Smoothing {
 pub fn lab<'a>(pass: &'static str, lab: Option<&'a dyn Lab>) -> Result<&'a dyn Lab, PassError> {
     lab.ok_or_else(|| PassError {
         pass,
-        why: "factors follow from activations: a checkpoint and a calibration text are needed"
-            .into(),
+        why: "it follows from activations: a checkpoint and a calibration text are needed".into(),
     })
 }
 

@@ -92,13 +92,21 @@ impl Costs<'_> {
     }
 }
 
+/// Weights that are stored.
+fn stored(module: &Module) -> Vec<WeightId> {
+    let read = read_by_graphs(module);
+    (0..module.weights.len() as u32).map(WeightId).filter(|id| read[id.0 as usize]).collect()
+}
+
+fn elements(module: &Module, ids: &[WeightId]) -> u64 {
+    ids.iter().map(|&id| module.weight(id).elements()).sum()
+}
+
 /// Formats that the budget allows for all matrices together, the largest first.
 pub fn uniform_within(module: &Module, budget: Budget) -> Vec<DType> {
     let costs = Costs { module, reads: reads(module), budget };
-    let read = read_by_graphs(module);
-    let ids = (0..module.weights.len() as u32).map(WeightId).filter(|id| read[id.0 as usize]);
-    let ids: Vec<WeightId> = ids.collect();
-    let limit = budget.limit(ids.iter().map(|&id| module.weight(id).elements()).sum());
+    let ids = stored(module);
+    let limit = budget.limit(elements(module, &ids));
     let cost = |&dtype: &DType| {
         let format = |id| match module.weight(id).dims.len() {
             2 => dtype,
@@ -124,33 +132,11 @@ pub fn within(
     };
     let costs = Costs { module, reads: reads(module), budget };
     let mut rows = sensitivity::table(module, lab, context.round)?;
-    for Row { weight, choices } in &mut rows {
-        if let Some(pinned) = context.recipe.format(&module.weight(*weight).name) {
-            *choices = vec![(pinned, Choice { cost: 0, loss: 0.0 })];
-        }
-        if let Some(uniform) = context.uniform
-            && choices.iter().any(|(dtype, _)| *dtype == uniform)
-        {
-            choices.retain(|(dtype, _)| *dtype == uniform);
-        }
-        for (dtype, choice) in choices {
-            choice.cost = costs.of(*weight, *dtype);
-        }
-    }
-    let read = read_by_graphs(module);
-    let stored: Vec<WeightId> =
-        (0..module.weights.len() as u32).map(WeightId).filter(|id| read[id.0 as usize]).collect();
-    let limit = budget.limit(stored.iter().map(|&id| module.weight(id).elements()).sum());
-    let others = stored.iter().filter(|id| rows.iter().all(|row| row.weight != **id));
-    let mut recipe = Recipe::default();
-    let mut rest = 0;
-    for &id in others {
-        let format = other(module, id);
-        rest += costs.of(id, format);
-        if module.weight(id).dims.len() == 2 {
-            recipe.rules.push((module.weight(id).name.clone(), format));
-        }
-    }
+    rows.iter_mut().for_each(|row| leave_open(row, module, context, &costs));
+    let stored = stored(module);
+    let limit = budget.limit(elements(module, &stored));
+    let others = stored.into_iter().filter(|id| rows.iter().all(|row| row.weight != *id));
+    let (mut recipe, rest) = fixed(module, others, &costs);
     let choices: Vec<Vec<Choice>> =
         rows.iter().map(|row| row.choices.iter().map(|(_, choice)| *choice).collect()).collect();
     let Some(chosen) = choose(&choices, limit.saturating_sub(rest)) else {
@@ -176,6 +162,40 @@ pub fn within(
     let (spent, limit) = (budget.words(spent), budget.words(limit));
     log.push(format!("{spent} of {limit}, predicted loss {loss:.6} nats"));
     Ok((recipe, log))
+}
+
+/// Leaves a matrix the formats that the recipe, or one format for all, allows it, and says what each
+/// costs.
+fn leave_open(row: &mut Row, module: &Module, context: &Context<'_>, costs: &Costs<'_>) {
+    let Row { weight, choices } = row;
+    if let Some(pinned) = context.recipe.format(&module.weight(*weight).name) {
+        *choices = vec![(pinned, Choice { cost: 0, loss: 0.0 })];
+    }
+    if let Some(uniform) = context.uniform
+        && choices.iter().any(|(dtype, _)| *dtype == uniform)
+    {
+        choices.retain(|(dtype, _)| *dtype == uniform);
+    }
+    for (dtype, choice) in choices {
+        choice.cost = costs.of(*weight, *dtype);
+    }
+}
+
+/// Rules for the matrices that nothing is chosen for, and what all of these weights cost.
+fn fixed(
+    module: &Module,
+    others: impl Iterator<Item = WeightId>,
+    costs: &Costs<'_>,
+) -> (Recipe, u64) {
+    let (mut recipe, mut cost) = (Recipe::default(), 0);
+    for id in others {
+        let format = other(module, id);
+        cost += costs.of(id, format);
+        if module.weight(id).dims.len() == 2 {
+            recipe.rules.push((module.weight(id).name.clone(), format));
+        }
+    }
+    (recipe, cost)
 }
 
 /// The format of what the table does not list: vectors, and matrices that passes made, which are small.
