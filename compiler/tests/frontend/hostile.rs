@@ -33,6 +33,13 @@ fn opened(config: &Value, blobs: &[Blob]) -> Result<frontend::Checkpoint, Error>
 
 /// Class, changes of a sound configuration, code, words of the error.
 const CONFIGURATIONS: &[(&str, &str, &str, &str)] = &[
+    (
+        "LlamaForCausalLM",
+        r#"{"model_type": "qwen2"}"#,
+        "IG0204",
+        "found \"qwen2\", expected \"llama\", as architectures says LlamaForCausalLM",
+    ),
+    ("Gemma3ForCausalLM", r#"{"model_type": "gemma3"}"#, "IG0204", "expected \"gemma3_text\""),
     ("LlamaForCausalLM", r#"{"hidden_size": 0}"#, "IG0204", "found 0, expected 1 to"),
     ("LlamaForCausalLM", r#"{"hidden_size": -5}"#, "IG0204", "config.json: hidden_size"),
     ("LlamaForCausalLM", r#"{"hidden_size": 1e300}"#, "IG0204", "found 1e+300"),

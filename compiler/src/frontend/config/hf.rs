@@ -122,8 +122,22 @@ fn class<'a>(keys: &Keys<'a>) -> Result<(&'a str, Family), Error> {
     let arch = named.or(model_type).unwrap_or_default();
     let supported: Vec<&str> = CLASSES.iter().map(|row| row.0).collect();
     match row {
-        Some(row) => Ok((named.unwrap_or(row.0), row.2)),
+        Some(row) => {
+            agree(keys, row)?;
+            Ok((named.unwrap_or(row.0), row.2))
+        }
         None => Err(refuse::architecture(keys, "architectures", arch, &supported)),
+    }
+}
+
+/// `model_type`, where it is there, must be that of the class: they differ in what is not written
+/// down, such as biases.
+fn agree(keys: &Keys, (class, kind, _): &(&str, &str, Family)) -> Result<(), Error> {
+    match keys.get("model_type") {
+        Some(found) if found != kind => Err(keys
+            .wrong("model_type", found, &format!("\"{kind}\", as architectures says {class}"))
+            .help("correct the one that is wrong: they are two different models")),
+        _ => Ok(()),
     }
 }
 
