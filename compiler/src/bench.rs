@@ -88,6 +88,10 @@ pub fn bench(flags: &BenchFlags) -> Result<(), Error> {
 }
 
 fn check_lengths(flags: &BenchFlags, host: &Host) -> Result<(), Error> {
+    if flags.profile && flags.prefill == 0 && flags.decode == 0 {
+        return Err(Error::new("IG0401", "--profile, and nothing to look at")
+            .help("leave --prefill or --decode above 0"));
+    }
     let context = host.model.module.meta.context;
     let longest = u64::from(flags.prefill.max(flags.decode)) + u64::from(flags.deepest());
     if longest.max(FIRST_PROMPT.into()) <= context {

@@ -209,19 +209,19 @@ impl Report<'_> {
         let (score, work) = (self.score, self.work());
         let mut text = format!(
             "perplexity       {:.4} +- {:.4}\n\
-             tokens scored    {} in {} windows\n\
+             tokens scored    {} in {}\n\
              bits per weight  {:.2}\n\
              bytes per token  {} of weights, {} per position of the cache\n\
-             speed            {:.1} tok/s, {} threads\n",
+             speed            {:.1} tok/s, {}\n",
             score.perplexity(),
             score.error(),
             score.count,
-            self.windows,
+            output::counted(self.windows as u64, "window"),
             self.bits_per_weight(),
             output::grouped(work.weight_bytes),
             work.cache_bytes,
             score.speed(),
-            self.host.threads,
+            output::counted(self.host.threads.into(), "thread"),
         );
         if let (Some(d), Some(against)) = (&self.distance, self.flags.against) {
             text += &format!("against {}, over {} tokens\n", against.dtype(), d.count);
@@ -236,12 +236,13 @@ impl Report<'_> {
             found["quant"] = against.dtype().to_string().into();
             found
         });
+        let [weights, cache] = self.flags.host.model.formats(&self.host.model.module);
         let scheme = self.flags.scheme.to_possible_value();
         output::json(&json!({
             "model": self.host.model.path,
             "text": self.flags.text,
-            "quant": self.flags.host.model.formats(&self.host.model.module)[0],
-            "kv": self.flags.host.model.formats(&self.host.model.module)[1],
+            "quant": weights,
+            "kv": cache,
             "scheme": scheme.as_ref().map(|s| s.get_name()),
             "windows": self.windows,
             "tokens": self.score.count,

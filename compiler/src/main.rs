@@ -3,10 +3,11 @@
 use clap::{Parser, Subcommand};
 use ingot::Error;
 use ingot::bench::{BenchFlags, bench};
-use ingot::build::{BuildFlags, build_and_report};
+use ingot::build::{BuildFlags, build_and_report, clean_up_on_signals};
 use ingot::eval::{EvalFlags, eval};
 use ingot::inspect::{InspectFlags, inspect};
 use ingot::opt::{OptFlags, opt};
+use ingot::output::say;
 use ingot::reference::{ExplainFlags, TableFlags, explain, passes, targets};
 use ingot::run::{RunFlags, run};
 use ingot::tokenize::{TokenizeFlags, tokenize};
@@ -62,16 +63,16 @@ fn main() -> ExitCode {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         report(info);
-        eprintln!(
+        say(&format!(
             "this is a bug of ingot {}, not of your model: please report it with the lines above \
              and the command line",
             env!("CARGO_PKG_VERSION")
-        );
+        ));
     }));
     match dispatch(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            say(&error.to_string());
             ExitCode::from(error.exit_code())
         }
     }
@@ -79,7 +80,10 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Error> {
     match command {
-        Command::Build(flags) => build_and_report(&flags),
+        Command::Build(flags) => {
+            clean_up_on_signals();
+            build_and_report(&flags)
+        }
         Command::Run(flags) => run(&flags),
         Command::Eval(flags) => eval(&flags),
         Command::Bench(flags) => bench(&flags),

@@ -5,6 +5,7 @@ use crate::calib::search::{self, Axis, Setting};
 use crate::calib::{Laboratory, Round, Rounded, learn};
 use crate::frontend::{self, BlobSource};
 use crate::options::ModelFlags;
+use crate::output::say;
 use crate::pipeline;
 use crate::tokenizer::Tokenizer;
 use crate::transforms::{Rotate, TransformFlags};
@@ -33,8 +34,9 @@ pub struct Model {
     pub path: PathBuf,
 }
 
-/// Opens a model and runs the pipeline as the flags say.
+/// Opens a model and runs the pipeline as the flags say, which must go together.
 pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
+    flags.check()?;
     let (mut module, mut blobs, tokenizer) = open(flags)?;
     set_context(&mut module, flags)?;
     check_chunk(flags)?;
@@ -42,7 +44,7 @@ pub fn prepare(flags: &ModelFlags) -> Result<Model, Error> {
     context.cache = flags.cache_beside(&context, &module);
     let transforms = learned(flags, &module, &blobs, &tokenizer)?;
     transforms.apply(&mut context, Some(&mut blobs))?;
-    let lab = Laboratory::new(flags, &module, &blobs, &tokenizer)?;
+    let lab = laboratory(flags, &module, &blobs, &tokenizer)?;
     context.blobs = Some(&blobs);
     context.lab = lab.as_ref().map(|lab| lab as &dyn Lab);
     let round = settle(flags, lab.as_ref(), &module, &mut context)?;
@@ -74,7 +76,7 @@ fn check_worse(
             .help("a larger budget, or a transform: --rotate hadamard, --round gptq"));
     }
     if flags.dump.log_passes {
-        eprintln!("{what} on text that is held back");
+        say(&format!("{what} on text that is held back"));
     }
     Ok(())
 }
@@ -87,16 +89,14 @@ fn learned(
     tokenizer: &Option<Tokenizer>,
 ) -> Result<TransformFlags, Error> {
     let mut transforms = flags.transforms.clone();
-    if let Rotate::Learned(flag) = transforms.rotate {
-        let Some(lab) = Laboratory::new(flags, module, blobs, tokenizer)? else {
-            return Err(Error::new("IG0401", "--rotate learned needs a text")
-                .help("say which: --calib FILE, or --calib self"));
-        };
-        let seed = best_seed(flags, module, blobs, &lab, flag.seeds)?;
-        let mut from = flags.clone();
-        from.transforms.seed = seed;
-        transforms.rotate = Rotate::File(learn::rotations(&from, module, blobs, &lab, flag)?);
-    }
+    let Rotate::Learned(flag) = transforms.rotate else { return Ok(transforms) };
+    let Some(lab) = laboratory(flags, module, blobs, tokenizer)? else { return Ok(transforms) };
+    let seed = best_seed(flags, module, blobs, &lab, flag.seeds)?;
+    let mut from = flags.clone();
+    from.transforms.seed = seed;
+    let path = learn::rotations(&from, module, blobs, &lab, flag)?;
+    teller(flags)(format!("rotations are kept in {}", path.display()));
+    transforms.rotate = Rotate::File(path);
     Ok(transforms)
 }
 
@@ -129,9 +129,20 @@ fn teller(flags: &ModelFlags) -> impl Fn(String) {
     let tells = flags.dump.log_passes || std::io::stderr().is_terminal();
     move |line| {
         if tells {
-            eprintln!("{line}");
+            say(&line);
         }
     }
+}
+
+/// The laboratory that `--calib` asks for.
+fn laboratory<'a>(
+    flags: &ModelFlags,
+    module: &Module,
+    blobs: &'a BlobSource,
+    tokenizer: &Option<Tokenizer>,
+) -> Result<Option<Laboratory<'a>>, Error> {
+    let seed = flags.transforms.seed;
+    Laboratory::new(&flags.calib, seed, flags.checkpoint(), module, blobs, tokenizer)
 }
 
 /// Decides what is left to `auto`; how to round then.
@@ -142,15 +153,7 @@ fn settle(
     context: &mut Context<'_>,
 ) -> Result<Round, Error> {
     let [rotate, smooth] = flags.transforms.axes();
-    let Some(lab) = lab else {
-        return match [&rotate, &smooth].iter().find(|axis| !axis.settings.is_empty()) {
-            None => Ok(flags.calib.round()),
-            Some(axis) => {
-                Err(Error::new("IG0401", format!("--{} is decided by trying", axis.name))
-                    .help("say on which text: --calib FILE, or --calib self"))
-            }
-        };
-    };
+    let Some(lab) = lab else { return Ok(flags.calib.round()) };
     let round = flags.calib.axis(context);
     let mut axes = match [&rotate, &smooth].iter().all(|axis| axis.settings.is_empty()) {
         true => vec![round],
@@ -171,9 +174,6 @@ fn uniform(module: &Module, budget: Budget) -> Axis {
 
 fn open(flags: &ModelFlags) -> Result<(Module, BlobSource, Option<Tokenizer>), Error> {
     if !flags.is_text() {
-        if flags.blobs.is_some() {
-            return Err(Error::new("IG0401", "--blobs is for .ingot models only"));
-        }
         let checkpoint = frontend::open(&flags.model)?;
         return Ok((checkpoint.module, checkpoint.blobs, checkpoint.tokenizer));
     }

@@ -1,15 +1,18 @@
 //! `ingot opt`: IR in, passes, IR text out. Without passes it checks and formats.
 
-use crate::frontend::{self, BlobSource};
+use crate::calib::{CalibFlags, Laboratory};
+use crate::frontend::{self, BlobSource, Checkpoint};
 use crate::model::{check_blobs, read_text};
-use crate::options::{self, Activations, DumpFlags, Kv, Quant};
+use crate::options::{self, Activations, DumpFlags, Kv, Quant, check_dumps, needs_text};
 use crate::simulate::SimulateFlags;
+use crate::tokenizer::Tokenizer;
 use crate::transforms::TransformFlags;
 use crate::{Error, output, pipeline};
 use clap::Args;
 use ir::sample::Seeded;
 use ir::{Blobs, Module, RowRange};
 use passes::Context;
+use passes::stats::Lab;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -17,6 +20,7 @@ Examples:
   ingot opt block.ingot --passes select --quant bf16
   ingot opt model.ingot --passes fold_norms,rotate --probe
   ingot opt SmolLM2-135M --rotate hadamard --log-passes
+  ingot opt SmolLM2-135M --smooth 0.5 --calib wiki.txt
   ingot opt model.ingot --no-passes";
 
 /// Flags of `opt`.
@@ -25,7 +29,8 @@ Examples:
 pub struct OptFlags {
     /// IR text (.ingot), or a checkpoint
     pub file: PathBuf,
-    /// Checkpoint that holds the numbers of IR text; without one --probe makes some up
+    /// Checkpoint that IR text takes its tensors and tokenizer from; without one --probe makes numbers
+    /// up
     #[arg(long, value_name = "MODEL")]
     pub blobs: Option<PathBuf>,
     /// Passes to run, in this order [default: those that the other flags ask for]
@@ -49,6 +54,9 @@ pub struct OptFlags {
     /// How weights are transformed
     #[command(flatten)]
     pub transforms: TransformFlags,
+    /// What calibration looks at, and how weights are rounded
+    #[command(flatten)]
+    pub calib: CalibFlags,
     /// The IR on its way
     #[command(flatten)]
     pub dump: DumpFlags,
@@ -61,17 +69,25 @@ pub fn opt(flags: &OptFlags) -> Result<(), Error> {
 
 /// The module after the passes.
 pub fn optimised(flags: &OptFlags) -> Result<Module, Error> {
+    check(flags)?;
     let named = pipeline::named(&flags.passes)?;
-    let (mut module, mut blobs) = open(flags)?;
+    let Opened { mut module, mut blobs, tokenizer } = open(flags)?;
     let mut context = context(flags);
     flags.transforms.apply(&mut context, blobs.as_mut())?;
+    let seed = flags.transforms.seed;
+    let checkpoint = flags.blobs.as_ref().unwrap_or(&flags.file);
+    let lab = blobs
+        .as_ref()
+        .map(|blobs| Laboratory::new(&flags.calib, seed, checkpoint, &module, blobs, &tokenizer));
+    let lab = lab.transpose()?.flatten();
+    context.lab = lab.as_ref().map(|lab| lab as &dyn Lab);
     context.blobs = blobs.as_ref().map(|blobs| blobs as &dyn Blobs);
     let chosen = match (flags.no_passes, &flags.passes[..]) {
         (true, _) => vec![],
         (false, []) => pipeline::wanted(&context),
         (false, _) => named,
     };
-    let made_up = Seeded::new(&module, flags.transforms.seed);
+    let made_up = Seeded::new(&module, seed);
     let numbers = context.blobs.unwrap_or(&made_up);
     pipeline::run(&mut module, &chosen, &context, numbers, &flags.dump)?;
     Ok(module)
@@ -80,19 +96,61 @@ pub fn optimised(flags: &OptFlags) -> Result<Module, Error> {
 /// What the formats say; transforms need the numbers too.
 pub fn context(flags: &OptFlags) -> Context<'static> {
     let mut context = options::context(flags.quant, flags.kv);
+    context.round = flags.calib.round().step();
     context.activation_range = flags.activations.map_or(RowRange::Group, Activations::range);
     flags.simulate.apply(&mut context);
     context
 }
 
-fn open(flags: &OptFlags) -> Result<(Module, Option<BlobSource>), Error> {
-    if flags.file.extension().is_none_or(|e| e != "ingot") {
-        let checkpoint = frontend::open(&flags.file)?;
-        return Ok((checkpoint.module, Some(checkpoint.blobs)));
+/// Refuses flags that do not go together.
+fn check(flags: &OptFlags) -> Result<(), Error> {
+    let refused = |what: String| Error::new("IG0401", what);
+    if flags.blobs.is_some() && !is_text(flags) {
+        return Err(refused("--blobs is for .ingot files only".into()));
+    }
+    flags.simulate.check()?;
+    check_dumps(&flags.dump)?;
+    if flags.activations.is_some() && flags.quant.and_then(Quant::activation_group).is_none() {
+        return Err(refused("--activations where activations are floats".into())
+            .help("say --quant w8a8 or w4a8"));
+    }
+    if let Some(flag) = flags.transforms.tried() {
+        return Err(refused(format!("{flag} is decided by trying, which `opt` does not")).help(
+            "`ingot build MODEL --emit ir -o DIR` with the same flags writes what came of it",
+        ));
+    }
+    let asked =
+        needs_text(&flags.transforms, &flags.simulate, flags.activations, flags.calib.round);
+    match (asked, &flags.calib.calib, is_text(flags) && flags.blobs.is_none()) {
+        (Some(flag), None, _) => Err(refused(format!("{flag} needs a text"))
+            .help("say which: --calib FILE, or --calib self for one that the model writes")),
+        (_, Some(_), true) => Err(refused("--calib needs the numbers of the model".into())
+            .help("name the checkpoint that has them: --blobs MODEL")),
+        _ => Ok(()),
+    }
+}
+
+fn is_text(flags: &OptFlags) -> bool {
+    flags.file.extension().is_some_and(|e| e == "ingot")
+}
+
+/// A module, and what is known of the checkpoint it is of.
+struct Opened {
+    module: Module,
+    blobs: Option<BlobSource>,
+    tokenizer: Option<Tokenizer>,
+}
+
+fn open(flags: &OptFlags) -> Result<Opened, Error> {
+    if !is_text(flags) {
+        let Checkpoint { module, blobs, tokenizer, .. } = frontend::open(&flags.file)?;
+        return Ok(Opened { module, blobs: Some(blobs), tokenizer });
     }
     let module = read_text(&flags.file)?;
-    let Some(source) = &flags.blobs else { return Ok((module, None)) };
-    let blobs = frontend::open(source)?.blobs;
+    let Some(source) = &flags.blobs else {
+        return Ok(Opened { module, blobs: None, tokenizer: None });
+    };
+    let Checkpoint { blobs, tokenizer, .. } = frontend::open(source)?;
     check_blobs(&module, &blobs, &flags.file, source)?;
-    Ok((module, Some(blobs)))
+    Ok(Opened { module, blobs: Some(blobs), tokenizer })
 }

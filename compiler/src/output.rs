@@ -1,4 +1,4 @@
-//! Standard output: results only, for people or for other programs.
+//! Standard output: results only, for people or for other programs. Standard error: the rest.
 
 use crate::Error;
 use serde_json::Value;
@@ -20,6 +20,11 @@ pub fn write(bytes: &[u8]) -> Result<(), Error> {
             .file("standard output".as_ref())
             .note(e.to_string())),
     }
+}
+
+/// A line on standard error; that nobody reads it is no reason to stop.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Prints a JSON value, one object per call.
@@ -48,6 +53,12 @@ pub fn table(rows: &[Vec<String>]) -> String {
 pub fn pairs(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+}
+
+/// A number and what it counts, whose plural ends in s.
+pub fn counted(n: u64, what: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{s}")
 }
 
 /// A number with a space between groups of three digits.

@@ -6,6 +6,7 @@ mod probe;
 
 use crate::Error;
 use crate::options::DumpFlags;
+use crate::output::say;
 use dump::Dumps;
 use ir::{Blobs, Module};
 use passes::{Context, Outcome, PASSES, Pass, Seen};
@@ -64,7 +65,7 @@ pub fn run(
         _ => Error::new("IG0501", e.to_string()),
     })?;
     if let (true, Some(pass)) = (observer.tells(), chosen.get(limit)) {
-        eprintln!("stopped before {}, pass {} of {}", pass.name, limit + 1, chosen.len());
+        say(&format!("stopped before {}, pass {} of {}", pass.name, limit + 1, chosen.len()));
     }
     failed.map_or(Ok(()), Err)
 }
@@ -124,8 +125,8 @@ impl Observer<'_> {
         }
         for (i, line) in lines.iter().enumerate() {
             match i {
-                0 => eprintln!("{:<12} {millis:9.2} ms  {line}", pass.name),
-                _ => eprintln!("{:26}{line}", ""),
+                0 => say(&format!("{:<12} {millis:9.2} ms  {line}", pass.name)),
+                _ => say(&format!("{:26}{line}", "")),
             }
         }
         moved

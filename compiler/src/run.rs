@@ -4,7 +4,7 @@ mod chat;
 mod flags;
 mod writer;
 
-pub use flags::{PromptFlags, RunFlags, SamplingFlags};
+pub use flags::{PromptFlags, RunFlags, SamplingFlags, TokenIds, words};
 
 use crate::Error;
 use crate::host::{self, Host, checked_tokens, refused};
@@ -39,7 +39,7 @@ pub fn run(flags: &RunFlags) -> Result<(), Error> {
     let done = generate(flags, &eos, &mut host, &prompt, &mut writer)?;
     writer.finish()?;
     if flags.verbose {
-        eprintln!("{}", done.summary(&host));
+        output::say(&done.summary(&host));
     }
     if flags.json {
         output::json(&json!({
@@ -83,7 +83,7 @@ pub fn need_tokenizer<'t>(
 fn prompt_tokens(flags: &RunFlags, host: &Host, text: Option<&str>) -> Result<Vec<i32>, Error> {
     let meta = &host.model.module.meta;
     let tokens = match text {
-        None => flags.prompt.tokens.clone(),
+        None => flags.prompt.tokens.clone().map_or(vec![], |ids| ids.0),
         Some(text) => {
             let tokenizer = need_tokenizer(&host.model.tokenizer, &host.model.path)?;
             tokenizer.encode(text, tokenizer.settings.add_bos && !flags.no_bos)?
@@ -132,14 +132,15 @@ struct Done {
 
 impl Done {
     fn summary(&self, host: &Host) -> String {
+        let tokens = |count: usize| output::counted(count as u64, "token");
         let line = |what: &str, count: usize, seconds: f64| {
             let speed = count as f64 / seconds.max(1e-9);
-            format!("{what} {count} tokens in {:.1} ms, {speed:.1} tok/s", seconds * 1e3)
+            format!("{what} {} in {:.1} ms, {speed:.1} tok/s", tokens(count), seconds * 1e3)
         };
         format!(
-            "started in {:.0} ms, {} threads\n{}\n{}\nstopped: {}",
+            "started in {:.0} ms, {}\n{}\n{}\nstopped: {}",
             host.start.as_secs_f64() * 1e3,
-            host.threads,
+            output::counted(host.threads.into(), "thread"),
             line("prefill", self.prompt, self.prefill),
             line("decode", self.fed, self.decode),
             self.stop.name(),

@@ -1,5 +1,6 @@
 //! `--simulate`: which numbers are rounded as if they were stored in fewer bits.
 
+use crate::Error;
 use clap::Args;
 use passes::Context;
 use std::str::FromStr;
@@ -48,6 +49,23 @@ impl FromStr for Simulated {
 }
 
 impl SimulateFlags {
+    /// Refuses two words about the same numbers.
+    pub fn check(&self) -> Result<(), Error> {
+        let is_cache = |word: &&Simulated| matches!(word, Simulated::Cache { .. });
+        let caches = self.simulate.iter().filter(is_cache).count();
+        match caches.max(self.simulate.len() - caches) {
+            0 | 1 => Ok(()),
+            _ => Err(Error::new("IG0401", "--simulate rounds the same numbers twice")
+                .help("at most one of aN and sN for rows, and one kvN for keys and values")),
+        }
+    }
+
+    /// The flag, where it asks for fixed ranges.
+    pub fn fixed(&self) -> Option<&'static str> {
+        let fixed = |word: &Simulated| matches!(word, Simulated::Rows { fixed: true, .. });
+        self.simulate.iter().any(fixed).then_some("--simulate sN")
+    }
+
     /// Puts what the flags say into the context.
     pub fn apply(&self, context: &mut Context<'_>) {
         for word in &self.simulate {

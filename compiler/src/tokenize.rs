@@ -1,6 +1,6 @@
 //! `ingot tokenize`: text to tokens and back, as the model's own tokenizer does it.
 
-use crate::run::{need_tokenizer, read_text};
+use crate::run::{need_tokenizer, read_text, words};
 use crate::tokenizer::{Kind, Tokenizer};
 use crate::{Error, frontend, output};
 use clap::Args;
@@ -75,14 +75,13 @@ pub fn tokenize(flags: &TokenizeFlags) -> Result<(), Error> {
 }
 
 fn ids(text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, Error> {
-    let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|w| !w.is_empty());
     let count = tokenizer.pieces().len();
     let id = |word: &str| match word.parse::<u32>() {
         Ok(id) if (id as usize) < count => Ok(id),
         _ => Err(Error::new("IG0401", format!("no token `{word}`"))
             .note(format!("the model's tokens are 0 to {}", count - 1))),
     };
-    words.map(id).collect()
+    words(text).map(id).collect()
 }
 
 /// Kind and bytes of a token; bytes that are not printable ASCII as in a C string.

@@ -217,6 +217,22 @@ impl TransformFlags {
         [Axis { name: "rotate", settings: rotate }, Axis { name: "smooth", settings: smooth }]
     }
 
+    /// The flag that leaves something to be tried.
+    pub fn tried(&self) -> Option<&'static str> {
+        match (&self.rotate, self.smooth) {
+            (Rotate::Auto, _) => Some("--rotate auto"),
+            (Rotate::Learned(_), _) => Some("--rotate learned"),
+            (Rotate::Hadamard { seeds: 2.. }, _) => Some("--rotate hadamard,seeds=N"),
+            (_, Smooth::Auto) => Some("--smooth auto"),
+            _ => None,
+        }
+    }
+
+    /// The flag that asks for factors.
+    pub fn smoothed(&self) -> Option<&'static str> {
+        (self.smooth != Smooth::Off).then_some("--smooth")
+    }
+
     fn smoothing(&self, strength: Strength) -> Smoothing {
         let has = |site| self.smooth_sites.contains(&site);
         Smoothing {

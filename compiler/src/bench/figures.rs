@@ -87,7 +87,7 @@ impl Figures {
         let [weights, cache] = flags.host.model.formats(&host.model.module);
         let [before, after] = self.machine_gb;
         format!(
-            "{}: weights {} ({:.1} MB), KV cache {}, {} threads\n{}\
+            "{}: weights {} ({:.1} MB), KV cache {}, {}\n{}\
              this machine reads {before:.1} GB/s before, {after:.1} GB/s after, \
              and multiplies {:.0} GOP/s of int8\n\
              started in {:.0} ms\n",
@@ -95,7 +95,7 @@ impl Figures {
             weights,
             host.session.weights_bytes() as f64 / 1e6,
             cache,
-            host.threads,
+            output::counted(host.threads.into(), "thread"),
             output::table(&rows),
             self.int8_gops,
             host.start.as_secs_f64() * 1e3,

@@ -1,5 +1,6 @@
 //! Files that are written beside their place first and moved there together.
 
+use super::scratch::Scratch;
 use crate::Error;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -24,40 +25,17 @@ pub(super) struct Files<'d> {
     pub dir: &'d Path,
     done: Vec<(String, NamedTempFile)>,
     /// Dropped after the files.
-    _made: Made,
-}
-
-/// Folders that were made, the outermost first; those that nothing came into go again.
-struct Made(Vec<PathBuf>);
-
-impl Made {
-    /// Makes a folder and those it is in.
-    fn new(dir: &Path) -> Result<Made, Error> {
-        let absent = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
-        let mut made: Vec<PathBuf> =
-            dir.ancestors().take_while(absent).map(Path::to_path_buf).collect();
-        made.reverse();
-        let made = Made(made);
-        fs::create_dir_all(dir).map_err(|e| cannot_write(dir, &e))?;
-        Ok(made)
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        // A folder that is not empty stays: removing it fails.
-        self.0.iter().rev().for_each(|dir| _ = fs::remove_dir(dir));
-    }
+    scratch: Scratch,
 }
 
 impl<'d> Files<'d> {
     /// None yet; the folder is made where it is not there.
     pub fn new(dir: &'d Path) -> Result<Files<'d>, Error> {
-        Ok(Files { dir, done: vec![], _made: Made::new(dir)? })
+        Ok(Files { dir, done: vec![], scratch: Scratch::new(dir)? })
     }
 
     pub fn temporary(&self) -> Result<NamedTempFile, Error> {
-        NamedTempFile::new_in(self.dir).map_err(|e| cannot_write(self.dir, &e))
+        NamedTempFile::new_in(self.scratch.path()).map_err(|e| cannot_write(self.dir, &e))
     }
 
     pub fn add(

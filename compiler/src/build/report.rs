@@ -1,7 +1,7 @@
 //! What a build says: the files it wrote, and what takes up room.
 
 use super::{BuildFlags, Built, build};
-use crate::output::grouped;
+use crate::output::{grouped, say};
 use crate::{Error, output};
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal};
@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal};
 pub fn build_and_report(flags: &BuildFlags) -> Result<(), Error> {
     let built = build(flags)?;
     let sizes = built.sizes();
-    built.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    built.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     if flags.json {
         let sizes = sizes.iter().map(|&(name, bytes, _)| (format!("{name}_bytes"), json!(bytes)));
         let mut value: Map<String, Value> = sizes.collect();
@@ -22,7 +22,7 @@ pub fn build_and_report(flags: &BuildFlags) -> Result<(), Error> {
             .iter()
             .map(|(name, bytes, what)| (*name, format!("{:>13} bytes  {what}", grouped(*bytes))))
             .collect();
-        eprint!("{}", output::pairs(&rows));
+        say(output::pairs(&rows).trim_end());
     }
     let files: Vec<String> = built.files.iter().map(|f| format!("{}\n", f.display())).collect();
     output::print(&files.concat())

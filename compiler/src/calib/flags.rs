@@ -22,7 +22,7 @@ pub struct CalibFlags {
     /// Tokens of it to use
     #[arg(
         help_heading = CALIBRATION, long, value_name = "N", default_value_t = 16384,
-        value_parser = clap::value_parser!(u64).range(1..)
+        requires = "calib", value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub calib_tokens: u64,
     /// How weights of integers are rounded: nearest, mse, gptq, or auto, which tries them where

@@ -5,11 +5,11 @@ use super::observe::{ObserveError, observe};
 use super::own::{self, WriteError};
 use super::probe::probe;
 use super::sequential::{How, Rounded, round_all};
-use super::{Calib, Round, kept, text};
+use super::{Calib, CalibFlags, Round, kept, text};
 use crate::Error;
 use crate::build::pack_error;
 use crate::host::{refused, start_error};
-use crate::options::ModelFlags;
+use crate::options::calibration_target;
 use crate::predict::{Kept, mean_divergence, perplexity, predictions};
 use crate::run::need_tokenizer;
 use crate::tokenizer::Tokenizer;
@@ -42,55 +42,55 @@ pub struct Laboratory<'a> {
 }
 
 impl<'a> Laboratory<'a> {
-    /// The laboratory that `--calib` asks for, if it is there.
+    /// The laboratory that `--calib` asks for, if it does. `checkpoint` is where `blobs` are from, and
+    /// where findings are kept.
     pub fn new(
-        flags: &ModelFlags,
+        flags: &CalibFlags,
+        seed: u64,
+        checkpoint: &Path,
         module: &Module,
         blobs: &'a dyn Blobs,
         tokenizer: &Option<Tokenizer>,
     ) -> Result<Option<Laboratory<'a>>, Error> {
-        let Some(source) = &flags.calib.calib else { return Ok(None) };
-        let (target, threads) = (flags.calibration_target()?, threads());
-        let cache = Cache::beside(flags.blobs.as_ref().unwrap_or(&flags.model));
-        let model = identity(module, blobs).map_err(|e| Error::from(e).file(&flags.model))?;
-        let context = module.meta.context;
-        let windows = match source {
-            Calib::Text(text) => {
-                let tokenizer = need_tokenizer(tokenizer, &flags.model)?;
-                text::windows(&flags.calib, text, tokenizer, context)?
-            }
-            Calib::Own => {
-                let length = text::WINDOW.min(context) as usize;
-                let shape = [(flags.calib.calib_tokens as usize).div_ceil(length), length];
-                let seed = flags.transforms.seed;
-                let key = hash(format!("{model:x} {shape:?} {seed}").as_bytes());
-                let kept = cache.load("tokens", key).and_then(|bytes| tokens(&bytes, shape));
-                match kept {
-                    Some(windows) => windows,
-                    None => {
-                        let written = own::write(module, blobs, &target, shape, seed, threads);
-                        let windows = written.map_err(|e| write_error(e, &flags.model))?;
-                        let bytes: Vec<u8> =
-                            windows.iter().flatten().flat_map(|t| t.to_le_bytes()).collect();
-                        cache.store("tokens", key, &bytes);
-                        windows
-                    }
-                }
-            }
-        };
-        let (windows, held) = hold_back(windows);
-        Ok(Some(Laboratory {
+        let Some(source) = &flags.calib else { return Ok(None) };
+        let model = identity(module, blobs).map_err(|e| Error::from(e).file(checkpoint))?;
+        let mut lab = Laboratory {
             blobs,
-            path: flags.model.clone(),
-            windows,
-            held,
-            target,
-            threads,
-            cache,
+            path: checkpoint.to_path_buf(),
+            windows: vec![],
+            held: vec![],
+            target: calibration_target()?,
+            threads: threads(),
+            cache: Cache::beside(checkpoint),
             model,
             original: float_view(module),
             reference: OnceLock::new(),
-        }))
+        };
+        let windows = match source {
+            Calib::Text(text) => {
+                let tokenizer = need_tokenizer(tokenizer, checkpoint)?;
+                text::windows(flags, text, tokenizer, module.meta.context)?
+            }
+            Calib::Own => lab.own_windows(module, flags.calib_tokens, seed)?,
+        };
+        (lab.windows, lab.held) = hold_back(windows);
+        Ok(Some(lab))
+    }
+
+    /// Text that the model writes, now or before.
+    fn own_windows(&self, module: &Module, count: u64, seed: u64) -> Result<Vec<Vec<i32>>, Error> {
+        let length = text::WINDOW.min(module.meta.context) as usize;
+        let shape = [(count as usize).div_ceil(length), length];
+        let key = hash(format!("{:x} {shape:?} {seed}", self.model).as_bytes());
+        let kept = self.cache.load("tokens", key);
+        if let Some(windows) = kept.and_then(|bytes| tokens(&bytes, shape)) {
+            return Ok(windows);
+        }
+        let written = own::write(module, self.blobs, &self.target, shape, seed, self.threads);
+        let windows = written.map_err(|e| write_error(e, &self.path))?;
+        let bytes: Vec<u8> = windows.iter().flatten().flat_map(|t| t.to_le_bytes()).collect();
+        self.cache.store("tokens", key, &bytes);
+        Ok(windows)
     }
 
     /// The weights of a module whose history needs statistics, rounded.

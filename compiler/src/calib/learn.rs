@@ -4,6 +4,7 @@ use super::Laboratory;
 use crate::Error;
 use crate::options::ModelFlags;
 use crate::pipeline;
+use crate::progress;
 use crate::transforms::{Rotate, SEEDS_MAX, TransformFlags};
 use ir::{Blobs, Module, Tensor};
 use passes::learn::{Learned, Learning, learn};
@@ -96,14 +97,16 @@ pub fn rotations(
         return Ok(path);
     }
     let begun = cache.load("learning", key).and_then(|bytes| unpack(&bytes));
-    let steps = flag.how.steps;
+    let bar = progress::steps("learning rotations", flag.how.steps as u64);
     let mut show = |step: usize, loss: f64, learned: &Learned| {
-        eprintln!("learning rotations: step {} of {steps}, {loss:.4} nats", step + 1);
+        bar.set_position(step as u64 + 1);
+        bar.set_message(format!("learning rotations, {loss:.4} nats"));
         if (step + 1).is_multiple_of(KEEP) {
             cache.store("learning", key, &pack(step + 1, learned));
         }
     };
     let learned = learn(&module, original, blobs, &windows, flag.how, begun, &mut show);
+    bar.finish_and_clear();
     write(&learned.map_err(error)?, &path)?;
     Ok(path)
 }

@@ -67,10 +67,10 @@ pub const CODES: &[Code] = &[
     compile("IG0110", "A library, an object file or packed weights are damaged or cut short."),
     compile(
         "IG0201",
-        "The architecture is not supported. Compiled are decoder-only transformers of the Llama \
-         family: LlamaForCausalLM, MistralForCausalLM without a sliding window, \
-         MobileLLMForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM; in GGUF the architectures \
-         llama, qwen2 and qwen3.",
+        "The architecture is not supported. Compiled are decoder-only transformers: \
+         LlamaForCausalLM, MistralForCausalLM without a sliding window, MobileLLMForCausalLM, \
+         Qwen2ForCausalLM, Qwen3ForCausalLM, GemmaForCausalLM and Gemma3ForCausalLM; in GGUF the \
+         architectures llama, qwen2, qwen3, gemma and gemma3.",
     ),
     compile(
         "IG0202",
@@ -86,7 +86,8 @@ pub const CODES: &[Code] = &[
     compile(
         "IG0204",
         "A hyper-parameter has the wrong type or a value that no model can have: zero, absurdly \
-         large, or not fitting another one, as when the heads cannot share the KV heads evenly.",
+         large, or not fitting another one, as when the heads cannot share the KV heads evenly, or \
+         model_type and architectures name two different models.",
     ),
     compile(
         "IG0205",
@@ -236,8 +237,9 @@ pub const CODES: &[Code] = &[
     },
     compile(
         "IG0601",
-        "A file cannot be written. Files are written under temporary names and renamed once all \
-         are complete, so nothing half-written is left behind.",
+        "A file cannot be written. Files are written into a folder of their own beside their place \
+         (.ingot-XXXXXX) and moved once all are complete; the folder goes when a build fails or is \
+         interrupted, so nothing half-written is left behind.",
     ),
     compile("IG0602", "The system does not give the memory that the model needs in this process."),
 ];

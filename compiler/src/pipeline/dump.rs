@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::options::DumpFlags;
+use crate::output::say;
 use ir::Module;
 
 /// Names of passes that dumps may ask for.
@@ -48,7 +49,7 @@ impl<'f> Dumps<'f> {
 
     fn write(&mut self, name: &str, module: &Module) -> Result<(), Error> {
         let Some(dir) = &self.flags.dump_dir else {
-            eprintln!("; {name}\n{module}");
+            say(&format!("; {name}\n{module}"));
             return Ok(());
         };
         let path = dir.join(format!("{:02}-{name}.ingot", self.count));

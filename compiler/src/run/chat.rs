@@ -6,6 +6,7 @@ use crate::Error;
 use crate::build::stops;
 use crate::host::{self, Host, refused};
 use crate::model::Model;
+use crate::output::say;
 use crate::text::Known;
 use runtime::chat::Role;
 use std::io::{self, IsTerminal, Write};
@@ -55,9 +56,8 @@ fn known(model: &Model) -> Result<Known, Error> {
 /// A line of standard input without its end; `None` once there is none.
 fn read_line() -> Result<Option<String>, Error> {
     if io::stdin().is_terminal() {
-        eprint!("> ");
         // A prompt that cannot be shown is no reason to stop.
-        let _ = io::stderr().flush();
+        let _ = write!(io::stderr(), "> ");
     }
     let mut line = String::new();
     let read = io::stdin().read_line(&mut line);
@@ -99,7 +99,7 @@ impl Talk<'_> {
             self.host.session.decode(last).map_err(refused)?;
         }
         if self.flags.verbose {
-            eprintln!("{}", done.summary(self.host));
+            say(&done.summary(self.host));
         }
         Ok(())
     }

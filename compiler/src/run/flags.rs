@@ -4,6 +4,7 @@ use crate::host::HostFlags;
 use crate::session::Sampling;
 use clap::Args;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,9 +65,27 @@ pub struct PromptFlags {
     /// File with the text to continue, - for standard input
     #[arg(long, value_name = "FILE")]
     pub prompt_file: Option<PathBuf>,
-    /// Token ids to continue; prints ids
-    #[arg(long, value_name = "IDS", value_delimiter = ',')]
-    pub tokens: Vec<u32>,
+    /// Token ids to continue, with spaces or commas between; prints ids
+    #[arg(long, value_name = "IDS", conflicts_with_all = ["echo", "no_bos"])]
+    pub tokens: Option<TokenIds>,
+}
+
+/// Token ids, as `ingot tokenize` prints them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenIds(pub Vec<u32>);
+
+impl FromStr for TokenIds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TokenIds, String> {
+        let id = |word: &str| word.parse().map_err(|_| format!("`{word}` is no token id"));
+        words(text).map(id).collect::<Result<_, _>>().map(TokenIds)
+    }
+}
+
+/// What spaces or commas stand between.
+pub fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty())
 }
 
 /// A heading of `--help`.

@@ -1,8 +1,10 @@
 //! `build`: the files it writes, and that it writes all of them or none.
 
-use crate::{ingot, json, plain, printed, shared};
+use crate::{copied, ingot, json, plain, printed, shared};
 use std::fs;
 use std::path::Path;
+#[cfg(unix)]
+use std::process::{Command, Stdio};
 
 /// Names in a folder, sorted.
 fn names(dir: &Path) -> Vec<String> {
@@ -98,10 +100,7 @@ fn long_names_fit_into_an_archive() {
 fn a_build_that_fails_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let broken = dir.path().join("broken");
-    fs::create_dir(&broken).unwrap();
-    for name in names(Path::new(&plain())) {
-        fs::copy(Path::new(&plain()).join(&name), broken.join(&name)).unwrap();
-    }
+    let model = copied("shakespeare", &broken);
     // The last element of the last tensor becomes a NaN.
     let weights = broken.join("model.safetensors");
     let mut bytes = fs::read(&weights).unwrap();
@@ -110,10 +109,68 @@ fn a_build_that_fails_leaves_nothing() {
     fs::write(&weights, bytes).unwrap();
     let out = dir.path().join("new/folder");
     let ended =
-        ingot(&["build", broken.to_str().unwrap(), "-o", out.to_str().unwrap(), "--name", "m"]);
+        ingot(&["build", &model, "-o", out.to_str().unwrap(), "--name", "m"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
     assert!(ended.stderr.starts_with("error[IG0211]"), "{}", ended.stderr);
     assert!(!out.exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_build_that_is_interrupted_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // A build that was done before the signal says nothing: the next one may be slower.
+        let interrupted = (0..50).any(|n| {
+            let out = dir.path().join(format!("{signal}-{n}/folder"));
+            interrupted(&out, signal)
+        });
+        assert!(interrupted, "no build lasted until signal {signal}");
+    }
+}
+
+/// Whether the signal ended a build that had begun to write, and nothing is left of it then.
+#[cfg(unix)]
+fn interrupted(out: &Path, signal: i32) -> bool {
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ingot"));
+    command.args(["build", &plain(), "--quant", "w4a8", "-o", out.to_str().unwrap()]);
+    command.stdout(Stdio::null());
+    // SAFETY: nothing but this one call, which may be made there. Whoever runs the tests may ignore
+    // the signal.
+    unsafe {
+        command.pre_exec(move || {
+            libc::signal(signal, libc::SIG_DFL);
+            Ok(())
+        })
+    };
+    let mut child = command.spawn().unwrap();
+    while !out.exists() && child.try_wait().unwrap().is_none() {}
+    // SAFETY: a child that nobody waited for is still ours, also if it is gone.
+    unsafe { libc::kill(child.id() as i32, signal) };
+    let status = child.wait().unwrap();
+    if status.success() {
+        return false;
+    }
+    assert_eq!(status.signal(), Some(signal), "{status}");
+    assert!(!out.parent().unwrap().exists(), "something is left");
+    true
+}
+
+#[cfg(unix)]
+#[test]
+fn signals_that_are_ignored_stay_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "trap '' HUP; \"$0\" build \"$1\" --quant w4a8 -o \"$2\" & sleep 0.05; \
+                  kill -HUP $!; wait $!";
+    let status = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_ingot"), &plain()])
+        .arg(dir.path())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+    assert_eq!(names(dir.path()), ["libshakespeare.a", "shakespeare.h"]);
 }
 
 #[test]

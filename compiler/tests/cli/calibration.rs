@@ -2,7 +2,7 @@
 //!
 //! What calibration finds is kept beside the model, so each test works on a copy of one.
 
-use crate::{ingot, json, models};
+use crate::{copied, ingot, json};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,7 @@ struct Bench {
 impl Bench {
     fn new(model: &str) -> Bench {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("model")).unwrap();
-        for entry in fs::read_dir(models().join(model)).unwrap() {
-            let file = entry.unwrap().path();
-            if file.is_file() {
-                fs::copy(&file, dir.path().join("model").join(file.file_name().unwrap())).unwrap();
-            }
-        }
+        copied(model, &dir.path().join("model"));
         let bench = Bench { dir };
         // What the model writes itself is what it knows.
         let text = |seed: &str, file: &str| {
@@ -177,6 +171,35 @@ fn a_recipe_that_was_written_is_read_back() {
 }
 
 #[test]
+fn opt_calibrates_as_build_does() {
+    let bench = Bench::new("shakespeare");
+    let (model, out) = (bench.path("model"), bench.path("out"));
+    let flags = ["--quant", "w8a8", "--kv", "i8", "--smooth", "0.5", "--activations", "static"];
+    let calibrated = ["--calib", "self", "--calib-tokens", "512", "--round", "nearest"];
+    let flags = [&flags[..], &calibrated].concat();
+    let build = ["build", &model, "-o", &out, "--name", "m", "--emit", "ir"];
+    assert_eq!(ingot(&[&build[..], &flags].concat()).code, 0);
+    let built = fs::read_to_string(Path::new(&out).join("m.ingot")).unwrap();
+    assert!(built.contains("factors \"") && built.contains("round(i8row, nearest)"), "{built}");
+    assert_eq!(ingot(&[&["opt", &model][..], &flags].concat()).stdout, built);
+}
+
+#[test]
+fn recipes_leave_activations_in_floats_where_the_preset_does() {
+    let bench = Bench::new("shakespeare");
+    let (model, out, recipe) = (bench.path("model"), bench.path("out"), bench.path("r.toml"));
+    fs::write(&recipe, "[weights]\n\"*\" = \"i4g32\"\n").unwrap();
+    for (quant, rows) in [("f16", true), ("w8a8", true), ("w8a16", false)] {
+        let args = ["build", &model, "-o", &out, "--name", "m", "--emit", "ir"];
+        let ended = ingot(&[&args[..], &["--recipe", &recipe, "--quant", quant]].concat());
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let built = fs::read_to_string(Path::new(&out).join("m.ingot")).unwrap();
+        assert!(built.contains("cast(i4g32)"), "{built}");
+        assert_eq!(built.contains("quant_rows"), rows, "{quant}");
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     let bench = Bench::new("shakespeare");
     let (model, calib, recipe) =
@@ -196,7 +219,5 @@ fn what_cannot_be_is_refused() {
     let tight = ["--budget", "bpw=4.3,ppl=+0.01%", "--calib", &calib, "--round", "nearest"];
     refused(&tight, 4, "error[IG0508]: perplexity");
     refused(&["--recipe", &recipe], 1, "the recipe's `l7.*` is the name of no matrix");
-    refused(&["--quant", "w4a8", "--round", "gptq"], 1, "give --calib FILE");
     refused(&["--quant", "w4a8", "--round", "gptq,often"], 2, "gptq has no `often`");
-    refused(&["--budget", "bpw=5"], 2, "--calib");
 }

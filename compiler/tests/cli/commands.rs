@@ -1,6 +1,6 @@
 //! `run`, `tokenize`, `opt`, `inspect` and the tables.
 
-use crate::{ingot, json, plain, printed, shared, with_input};
+use crate::{copied, ingot, json, plain, printed, shared, with_input};
 use std::fs;
 
 const PROMPT: &str = "ROMEO:\n";
@@ -112,6 +112,9 @@ fn tokens_become_text_again() {
     let pieces = printed(&["tokenize", &model, "--pieces", "Hé"]);
     assert!(pieces.contains("\"H\"") && pieces.contains("\\x"), "{pieces}");
     assert_eq!(json(&["tokenize", &model, "--json", text])["text"], text);
+    let continued = run(&model, &["--tokens", ids.trim(), "-n", "4"]);
+    assert_eq!(continued, run(&model, &["--tokens", &ids.trim().replace(' ', ","), "-n", "4"]));
+    assert_eq!(continued.split_whitespace().count(), 4);
 }
 
 #[test]
@@ -180,12 +183,9 @@ fn every_command_has_help() {
 
 /// A copy of a model that ships, with a chat template.
 fn with_template(dir: &std::path::Path, template: &str) -> String {
-    for file in fs::read_dir(plain()).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), dir.join(file.file_name())).unwrap();
-    }
+    let model = copied("shakespeare", dir);
     fs::write(dir.join("chat_template.jinja"), template).unwrap();
-    dir.to_str().unwrap().into()
+    model
 }
 
 #[test]

@@ -49,6 +49,70 @@ fn flags_that_do_not_exist() {
 }
 
 #[test]
+fn flags_that_need_a_text() {
+    let model = plain();
+    for flags in [
+        "--smooth 0.5",
+        "--smooth search",
+        "--smooth auto",
+        "--rotate auto",
+        "--rotate learned,steps=3",
+        "--rotate hadamard,seeds=3",
+        "--simulate s8",
+        "--quant w8a8 --activations static",
+        "--quant w4a8 --round gptq",
+        "--budget bpw=5",
+    ] {
+        let words: Vec<&str> = flags.split(' ').collect();
+        let flag = words[words.len() - 2];
+        let eval = ["eval", &model, "--text", "Cargo.toml"];
+        let expected = ["error[IG0401]", flag, "needs a text", "--calib FILE"];
+        fails(&[&eval[..], &words].concat(), 2, &expected);
+        // Those that are tried are for `build`; budgets are not for `opt` at all.
+        let opt = [&["opt", &model][..], &words].concat();
+        match words[1].contains("auto") || flags.contains("--rotate") {
+            true => fails(&opt, 2, &["error[IG0401]", flag, "ingot build MODEL --emit ir"]),
+            false if flag == "--budget" => fails(&opt, 2, &["unexpected argument"]),
+            false => fails(&opt, 2, &expected),
+        }
+    }
+}
+
+#[test]
+fn flags_that_do_not_go_together() {
+    let model = plain();
+    let eval = ["eval", &model, "--text", "Cargo.toml"];
+    for (flags, word) in [
+        (
+            "--simulate a4,s8 --calib self",
+            "error[IG0401]: --simulate rounds the same numbers twice",
+        ),
+        ("--simulate kv4,kv8", "one kvN for keys and values"),
+        ("--dump-dir unused", "--dump-after all"),
+        ("--calib-tokens 512", "--calib <FILE|self>"),
+        ("--activations token", "where activations are floats"),
+        ("--activations token --quant w8a16", "where activations are floats"),
+        ("--rotations r4", "--rotate"),
+        ("--smooth-sites inner", "--smooth"),
+        ("--kl-tokens 5", "--against"),
+        ("--blobs elsewhere", ".ingot models only"),
+    ] {
+        let words: Vec<&str> = flags.split(' ').collect();
+        fails(&[&eval[..], &words].concat(), 2, &[word]);
+    }
+    let args = ["run", &model, "--tokens", "1 2"];
+    fails(&[&args[..], &["--echo"]].concat(), 2, &["--echo"]);
+    fails(&[&args[..], &["--no-bos"]].concat(), 2, &["--no-bos"]);
+    let args = ["bench", &model, "--profile", "--prefill", "0", "--decode", "0"];
+    fails(&args, 2, &["error[IG0401]", "--profile"]);
+    let args = ["build", &model, "-o", "unused", "-C", "variants=avx2"];
+    let foreign = [&args[..], &["--target", "aarch64-unknown-none"]].concat();
+    fails(&foreign, 2, &["error[IG0401]", "variants are CPUs of x86-64"]);
+    fails(&["opt", &model, "--activations", "token"], 2, &["where activations are floats"]);
+    fails(&["opt", &model, "--blobs", &model], 2, &["error[IG0401]", ".ingot files only"]);
+}
+
+#[test]
 fn numbers_that_do_not_fit_the_model() {
     let model = plain();
     let run = ["run", &model, "--threads", "1", "-p", "x"];
@@ -59,6 +123,8 @@ fn numbers_that_do_not_fit_the_model() {
     fails(&[&run[..], &["--prefill-chunk", "0"]].concat(), 2, &["error[IG0401]", "4096"]);
     fails(&["run", &model, "--tokens", "1,1024"], 2, &["error[IG0401]", "1024", "0 to 1023"]);
     fails(&["run", &model, "-p", ""], 2, &["error[IG0401]", "empty"]);
+    fails(&["run", &model, "--tokens", ""], 2, &["error[IG0401]", "empty"]);
+    fails(&["run", &model, "--tokens", "1 x"], 2, &["`x` is no token id"]);
     let args = ["run", &model, "--tokens", "1,2,3,4,5", "--context", "4"];
     fails(&args, 2, &["error[IG0401]", "5 tokens", "holds 4"]);
     fails(&["bench", &model, "--depth", "500"], 2, &["error[IG0401]", "628 tokens"]);
@@ -190,6 +256,19 @@ fn libraries_that_are_damaged() {
 #[test]
 fn codes_that_do_not_exist() {
     fails(&["explain", "IG9999"], 2, &["error[IG0401]", "IG9999"]);
+}
+
+#[test]
+fn nobody_need_read_standard_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ingot"))
+        .args(["opt", &plain(), "--dump-after", "all", "--probe"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stderr.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stdout.starts_with(b"ingot 1\n"));
 }
 
 #[test]

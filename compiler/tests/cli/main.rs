@@ -67,6 +67,18 @@ fn plain() -> String {
     models().join("shakespeare").display().to_string()
 }
 
+/// The files of a model that ships, copied; what calibration keeps in a folder beside them is none
+/// of it.
+fn copied(model: &str, to: &Path) -> String {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(models().join(model)).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+    to.display().to_string()
+}
+
 /// A Llama whose layers run twice.
 fn shared() -> String {
     models().join("shakespeare-shared").display().to_string()
