@@ -193,8 +193,8 @@ pub(super) fn exp2(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
     let (shifted, r) = (zmm8, zmm10);
     w.a.vmaxps(x, x, c.zmm(EXP2_LOW))?;
     w.a.vaddps(shifted, x, c.zmm(EXP.round))?;
-    w.a.vsubps(r, shifted, c.zmm(EXP.round))?;
-    w.a.vsubps(r, x, r)?;
+    // `x` less its nearest integer.
+    w.a.vreduceps(r, x, 0)?;
     w.a.vmovaps(x, c.zmm(EXP2[0]))?;
     for q in &EXP2[1..] {
         w.a.vfmadd213ps(x, r, c.zmm(*q))?;
