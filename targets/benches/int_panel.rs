@@ -15,7 +15,8 @@ type QuantRows = extern "sysv64" fn(*const f32, *mut u8, u64, u64, u64, u64);
 type PanelKernel =
     extern "sysv64" fn(*const u8, *const u8, *mut f32, u64, u64, u64, *const f32, u64, *mut u8);
 
-/// Format of weights, group of activations, columns.
+/// Format of weights, group of activations, columns; rows with one range are measured too where
+/// there are kernels for them.
 const SHAPES: [(&str, u64, u64); 11] = [
     ("i4g32n", 64, 576),
     ("i4g32n", 64, 1536),
@@ -43,7 +44,7 @@ const CPUS: [(&str, &str); 6] = [
 ];
 
 fn main() {
-    println!("{:22} {:8} {:>5} {:>5} {:>9} {:>9}", "cpu", "format", "k", "rows", "GOP/s", "GB/s");
+    println!("{:22} {:14} {:>5} {:>5} {:>9} {:>9}", "cpu", "format", "k", "rows", "GOP/s", "GB/s");
     let native = Target::native().expect("this machine is a target").features;
     let asked: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wanted = |name: &str| asked.is_empty() || asked.iter().any(|a| a == name);
@@ -55,10 +56,14 @@ fn main() {
             if !target.features.is_subset(&native) {
                 continue;
             }
-            for rows in [1, 128] {
-                let (gops, gbs) = measure(&target, Shape::new(format, group), columns, rows);
-                let cpu = format!("{cpu} {features}");
-                println!("{cpu:22.22} {name:8} {columns:5} {rows:5} {gops:9.1} {gbs:9.1}");
+            let groups = Shape::new(format, group);
+            let one_range = Some(groups.with_one_range()).filter(|shape| *shape != groups);
+            for shape in [groups].into_iter().chain(one_range) {
+                for rows in [1, 128] {
+                    let (gops, gbs) = measure(&target, shape, columns, rows);
+                    let (cpu, name) = (format!("{cpu} {features}"), shape.name());
+                    println!("{cpu:22.22} {name:14} {columns:5} {rows:5} {gops:9.1} {gbs:9.1}");
+                }
             }
         }
     }
@@ -77,10 +82,9 @@ fn noise(seed: u64, count: u64) -> Vec<f32> {
 fn measure(target: &Target, shape: Shape, columns: u64, rows: u64) -> (f64, f64) {
     let mut sink = jit::module(target);
     let mut e = Emitter::new(target, &mut sink, "b", false);
-    let (panel, quantise) = (
-        int_panel::define(&mut e, shape),
-        quant_rows::define(&mut e, shape.group, RowRange::Group),
-    );
+    let range = if shape.one_range { RowRange::Row } else { RowRange::Group };
+    let (panel, quantise) =
+        (int_panel::define(&mut e, shape), quant_rows::define(&mut e, shape.group, range));
     let code = jit::Code::new(sink);
     // SAFETY: the functions take the parameters that their docs name.
     let (panel, quantise) = unsafe {

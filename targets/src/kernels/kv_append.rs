@@ -50,7 +50,12 @@ impl Slot {
     /// The panel kernel's shape for values in a cache of integers: groups of positions.
     pub fn value_shape(&self) -> Option<int_panel::Shape> {
         let format = IntFormat::symmetric(self.int_bits()?, 0);
-        Some(int_panel::Shape { format, group: PANEL_POSITIONS, scales: Scales::None })
+        Some(int_panel::Shape {
+            format,
+            group: PANEL_POSITIONS,
+            scales: Scales::None,
+            one_range: false,
+        })
     }
 
     /// Columns of a block of values: a panel of integers has 32 lanes, one of floats the largest
