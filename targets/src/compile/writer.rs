@@ -1,7 +1,7 @@
 //! Writing the function of a graph: each step a call of its kernel on this worker's share, with
 //! barriers where one step needs what another worker did.
 
-use super::kernels::{Kernels, attention_shape, gate_of, group_of, rms_norm_shape, slot};
+use super::kernels::{Kernels, Operands, attention_shape, gate_of, group_of, rms_norm_shape, slot};
 use super::{Clock, Inputs};
 use crate::builder::{Func, Kernel, Val};
 use crate::kernels::{fake_quant, int_panel, kv_append, panel};
@@ -352,7 +352,7 @@ impl Writer<'_> {
             _ => width,
         };
         Product {
-            kernel: &self.kernels.linear[&(dtype, matrix)],
+            kernel: &self.kernels.linear[&Operands::of(module, self.graph, inst)],
             rows: dims[0],
             steps,
             x_stride: row_bytes(&x).expect("rows have strides"),
@@ -461,12 +461,9 @@ impl Writer<'_> {
             private,
             private + self.kernels.room_bytes as i64,
         ];
-        let types = self.graph.insts[gate].args.iter();
-        let types: Vec<Type> = types.map(|a| self.graph.arg_type(self.inputs.module, *a)).collect();
-        let (rows, _) = types[0].as_rows().expect("verified");
-        let (matrix, _) = types[1].as_weight().expect("verified");
+        let operands = Operands::of(self.inputs.module, self.graph, &self.graph.insts[gate]);
         let act = gate_of(&self.graph.insts[mul].op);
-        k.call(&self.kernels.gated[&(rows, matrix, act, group)], &args);
+        k.call(&self.kernels.gated[&(operands, act, group)], &args);
     }
 
     fn rope(&self, s: &Scope, index: usize, r: &Rope) {
