@@ -108,8 +108,7 @@ fn a_build_that_fails_leaves_nothing() {
     bytes[end..].copy_from_slice(&[0, 0x7e]);
     fs::write(&weights, bytes).unwrap();
     let out = dir.path().join("new/folder");
-    let ended =
-        ingot(&["build", &model, "-o", out.to_str().unwrap(), "--name", "m"]);
+    let ended = ingot(&["build", &model, "-o", out.to_str().unwrap(), "--name", "m"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
     assert!(ended.stderr.starts_with("error[IG0211]"), "{}", ended.stderr);
     assert!(!out.exists());

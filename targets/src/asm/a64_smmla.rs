@@ -40,18 +40,30 @@ const X_AT: u32 = 9;
 const Y_AT: u32 = 10;
 const RESIDUAL_AT: u32 = 11;
 
-/// The kernel for activations in groups of `group`.
-pub fn rows(group: u64) -> Code {
+/// The kernel for activations in groups of `group`; with `one_range` those of a row have one scale.
+pub fn rows(group: u64, one_range: bool) -> Code {
     let mut a = A64::default();
     a.number(SLICES_LEFT, (PANEL_ROWS / SLICE) as u32);
     let slice = a.here();
-    each(|i, _, _| a.zero(SUM + i));
+    let from = if one_range { PRODUCT } else { SUM };
+    each(|i, _, _| a.zero(from + i));
     a.copy(X_AT, ACTIVATIONS);
     a.copy(GROUPS_LEFT, GROUPS);
     let next_group = a.here();
-    one_group(&mut a, group);
+    if !one_range {
+        each(|i, _, _| a.zero(PRODUCT + i));
+    }
+    products(&mut a, group);
+    if !one_range {
+        each(|i, _, _| a.scvtf(PRODUCT + i, PRODUCT + i));
+        each(|i, x, _| a.fmla(SUM + i, PRODUCT + i, X + x));
+    }
     a.less_one(GROUPS_LEFT, GROUPS_LEFT);
     a.again(next_group);
+    if one_range {
+        each(|i, _, _| a.scvtf(PRODUCT + i, PRODUCT + i));
+        each(|i, x, _| a.fmul(SUM + i, PRODUCT + i, X + x));
+    }
     scale(&mut a);
     a.unless_zero(RESIDUAL, |a| {
         add_residual(a);
@@ -69,17 +81,14 @@ fn each(mut f: impl FnMut(u32, u32, u32)) {
     (0..PAIRS * HALVES).for_each(|i| f(i, i / HALVES, i % HALVES));
 }
 
-/// `sum += float(product) · scale of the activations`.
-fn one_group(a: &mut A64, group: u64) {
-    each(|i, _, _| a.zero(PRODUCT + i));
+/// The products of a group, added to those before; then the scales of its activations in their place.
+fn products(a: &mut A64, group: u64) {
     for _ in 0..group / 8 {
         activations(a);
         a.load_two(W, W + 1, PANEL);
         each(|i, x, w| a.smmla(PRODUCT + i, X + x, W + w));
     }
     activations(a);
-    each(|i, _, _| a.scvtf(PRODUCT + i, PRODUCT + i));
-    each(|i, x, _| a.fmla(SUM + i, PRODUCT + i, X + x));
 }
 
 /// The next vector of each pair.

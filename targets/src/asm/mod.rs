@@ -5,6 +5,7 @@ pub mod a64_smmla;
 pub mod wide;
 pub mod x64;
 pub mod x64_amx;
+pub mod x64_amx_rows;
 pub mod x64_amx_scores;
 pub mod x64_bytes;
 pub mod x64_cpu;

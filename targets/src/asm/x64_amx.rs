@@ -24,15 +24,15 @@ use iced_x86::code_asm::*;
 /// Rows of activations in a tile.
 pub const TILE_ROWS: u64 = 16;
 /// Bytes of a tile of products.
-const TILE_BYTES: i32 = 1024;
+pub(super) const TILE_BYTES: i32 = 1024;
 /// Groups whose products are made at once.
 const PAIR: i32 = 2;
 /// Products in the room: two pairs, one being made, one being scaled.
-const PRODUCTS_BYTES: i32 = 2 * PAIR * TILE_BYTES;
+pub(super) const PRODUCTS_BYTES: i32 = 2 * PAIR * TILE_BYTES;
 /// Stack beside the saved registers: the configuration of tiles, residual and rows left.
 const LOCAL_BYTES: i32 = 64 + 16;
-const RESIDUAL: i32 = 64;
-const LEFT: i32 = 72;
+pub(super) const RESIDUAL: i32 = 64;
+pub(super) const LEFT: i32 = 72;
 
 /// Bytes of the room for a panel of `columns` columns.
 pub fn room_bytes(columns: u64) -> u64 {
@@ -50,6 +50,11 @@ pub(super) fn depth(group: u64) -> u64 {
     (4..=64).rev().step_by(4).find(|d| group.is_multiple_of(*d)).expect("groups are in quads")
 }
 
+/// Bytes of a group in the room, for one of the two halves of the panel.
+pub(super) fn half_bytes(shape: Shape) -> i32 {
+    (shape.group * PANEL_ROWS / 2) as i32
+}
+
 struct Kernel {
     shape: Shape,
     /// `k` of one tile product.
@@ -64,14 +69,9 @@ impl Kernel {
         self.shape.format.bits == 8 && unsigned
     }
 
-    /// Bytes of a group in the room, for one of the two halves of the panel.
-    fn half_bytes(&self) -> i32 {
-        (self.shape.group * PANEL_ROWS / 2) as i32
-    }
-
     /// Bytes of a group where tiles are read.
     fn tile_step_bytes(&self) -> i32 {
-        if self.direct() { self.shape.step_bytes() as i32 } else { self.half_bytes() }
+        if self.direct() { self.shape.step_bytes() as i32 } else { half_bytes(self.shape) }
     }
 
     /// From a quad of a half to the next, in 64 bytes: in a panel the other half is between them.
@@ -83,16 +83,10 @@ impl Kernel {
 /// Registers that keep their meaning through the kernel: `rbp` room, `r10` `r11` `rbx` three, five and
 /// seven strides of x.
 fn write(s: &Kernel) -> Result<Code, IcedError> {
-    let mut w = Wide::new(true)?;
-    w.reserve(LOCAL_BYTES as u32)?;
-    for (from, to) in [(0, RESIDUAL), (8, LEFT)] {
-        w.a.mov(rax, qword_ptr(rsp + (LOCAL_BYTES + ARGUMENTS + from)))?;
-        w.a.mov(qword_ptr(rsp + to), rax)?;
-    }
-    w.a.mov(rbp, qword_ptr(rsp + (LOCAL_BYTES + ARGUMENTS + 16)))?;
-    configure(&mut w.a, s)?;
+    let mut w = begin()?;
+    configure(&mut w.a, s.depth as i32)?;
     if !s.direct() {
-        unpack(&mut w, s)?;
+        unpack(&mut w, s.shape)?;
     }
     w.a.lea(r10, qword_ptr(r8 + r8 * 2))?;
     w.a.lea(r11, qword_ptr(r8 + r8 * 4))?;
@@ -111,6 +105,18 @@ fn write(s: &Kernel) -> Result<Code, IcedError> {
     w.finish()
 }
 
+/// Begins a kernel: parameters on the stack to where they are wanted.
+pub(super) fn begin() -> Result<Wide, IcedError> {
+    let mut w = Wide::new(true)?;
+    w.reserve(LOCAL_BYTES as u32)?;
+    for (from, to) in [(0, RESIDUAL), (8, LEFT)] {
+        w.a.mov(rax, qword_ptr(rsp + (LOCAL_BYTES + ARGUMENTS + from)))?;
+        w.a.mov(qword_ptr(rsp + to), rax)?;
+    }
+    w.a.mov(rbp, qword_ptr(rsp + (LOCAL_BYTES + ARGUMENTS + 16)))?;
+    Ok(w)
+}
+
 /// x, y and residual are those of the next rows; zero if there are none.
 fn next_rows(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(rax, r8)?;
@@ -127,11 +133,11 @@ fn next_rows(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.sub(qword_ptr(rsp + LEFT), TILE_ROWS as i32)
 }
 
-/// Tiles 0 and 1 are activations, 2 and 3 weights, 4 and 5 products.
-fn configure(a: &mut CodeAssembler, s: &Kernel) -> Result<(), IcedError> {
-    let (depth, quads) = (s.depth as i32, (s.depth / 4) as i32);
-    tile_widths(a, &[depth, depth, 64, 64, 64, 64])?;
-    for (tile, rows) in [16, 16, quads, quads, 16, 16].into_iter().enumerate() {
+/// Tiles 0 and 1 are activations, 2 and 3 weights, from 4 on products.
+pub(super) fn configure(a: &mut CodeAssembler, depth: i32) -> Result<(), IcedError> {
+    tile_widths(a, &[depth, depth, 64, 64, 64, 64, 64, 64])?;
+    let quads = depth / 4;
+    for (tile, rows) in [16, 16, quads, quads, 16, 16, 16, 16].into_iter().enumerate() {
         a.mov(tile_rows(tile as i32), rows)?;
     }
     a.ldtilecfg(zmmword_ptr(rsp))
@@ -155,14 +161,14 @@ pub(super) fn tile_rows(tile: i32) -> AsmMemoryOperand {
 
 /// The panel as signed bytes into the room, one half after the other: tiles then have all sets of the
 /// first cache.
-fn unpack(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
+pub(super) fn unpack(w: &mut Wide, shape: Shape) -> Result<(), IcedError> {
     let kept = [rdi, rsi, rdx, rcx];
     w.keep(&kept)?;
     w.a.lea(rsi, qword_ptr(rbp + PRODUCTS_BYTES))?;
     w.a.mov(rdx, rcx)?;
-    w.a.imul_3(r10, rcx, s.half_bytes())?;
+    w.a.imul_3(r10, rcx, half_bytes(shape))?;
     w.a.add(r10, rsi)?;
-    x64_bytes::unpack(w, s.shape, Sign::Signed, 64)?;
+    x64_bytes::unpack(w, shape, Sign::Signed, 64)?;
     w.restore(&kept)
 }
 
@@ -185,7 +191,7 @@ fn tile(a: &mut CodeAssembler, s: &Kernel, half: i32) -> Result<(), IcedError> {
     if s.direct() {
         a.lea(r15, qword_ptr(rdi + 64 * half))?;
     } else {
-        a.imul_3(r15, rcx, half * s.half_bytes())?;
+        a.imul_3(r15, rcx, half * half_bytes(s.shape))?;
         a.lea(r15, qword_ptr(r15 + rbp * 1 + PRODUCTS_BYTES))?;
     }
     a.imul_3(r9, rcx, (s.shape.step_bytes() + s.shape.factors_bytes()) as i32)?;

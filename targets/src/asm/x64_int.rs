@@ -16,7 +16,9 @@ use super::x64::fetch_ahead;
 use crate::kernels::int_panel::planes::{self, Piece, block_in_16_bits, held, in_nibbles, pieces};
 use crate::kernels::int_panel::{SCALES_BYTES, Shape};
 use crate::kernels::panel::PANEL_ROWS;
-use crate::kernels::quant_rows::{NEGATIVE_SUM, PART, SCALED_SUM, group_bytes, negative_part};
+use crate::kernels::quant_rows::{
+    NEGATIVE_SUM, PART, SCALED_SUM, group_bytes, negative_part, record_bytes,
+};
 use crate::target::Arch;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -221,6 +223,9 @@ fn slice(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
     one_group(w, s, first)?;
     w.a.dec(r13)?;
     w.a.jnz(group)?;
+    if s.shape.one_range {
+        scale_once(w, s)?;
+    }
     if s.shape.scales_per_row() {
         for j in 0..s.vectors() {
             let at = match s.shape.nested() {
@@ -253,7 +258,13 @@ fn one_group(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
     if s.shape.nested() {
         w.a.add(rbx, s.shape.factors_bytes() as i32)?;
     }
-    scale(w, s, first)?;
+    match s.shape.one_range {
+        true => s
+            .all()
+            .into_iter()
+            .try_for_each(|(t, j)| w.add_i32(s.sum(t, j), s.sum(t, j), s.product(t, j)))?,
+        false => scale(w, s, first)?,
+    }
     w.a.add(r10, s.shape.step_bytes() as i32)?;
     for base in &BASES[..s.m.div_ceil(3)] {
         w.a.add(*base, group_bytes(s.shape.group) as i32)?;
@@ -492,6 +503,18 @@ fn nested_widen(w: &mut Wide, s: &Kernel, part: i32) -> Result<(), IcedError> {
         match part {
             0 => w.copy(product, s.x())?,
             _ => w.add_i32(product, product, s.x())?,
+        }
+    }
+    Ok(())
+}
+
+/// Sums of whole numbers times the scale of their row, which each group before has.
+fn scale_once(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
+    for t in 0..s.m {
+        w.splat(s.x(), row(t) - record_bytes(s.shape.group) as i32)?;
+        for j in 0..s.vectors() {
+            w.to_float(s.sum(t, j), s.sum(t, j))?;
+            w.mul(s.sum(t, j), s.sum(t, j), s.x())?;
         }
     }
     Ok(())

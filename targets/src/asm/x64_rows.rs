@@ -72,39 +72,36 @@ pub fn gate_mul_quant(gate: Gate, group: u64) -> Code {
     write_gate_mul(gate, group as i32).expect("the kernel's operands are encodable")
 }
 
+/// One over the root mean square of the row at hand, in every lane.
+const INVERSE: AsmRegisterZmm = zmm16;
+/// The same of the row after it.
+const NEXT_INVERSE: AsmRegisterZmm = zmm17;
+
 fn write_rms_norm(shape: rms_norm::Shape, group: i32) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
     order(&mut w)?;
     let scalars = [shape.width as f32, shape.eps, 1.0].map(f32::to_bits);
     let c = Constants::new(&mut w, &[&quant_constants()[..], &scalars].concat())?;
-    let (mut row, mut squares, mut groups, mut done) =
+    let (mut row, mut last, mut groups, mut done) =
         (w.a.create_label(), w.a.create_label(), w.a.create_label(), w.a.create_label());
-    w.a.set_label(&mut row)?;
     w.a.sub(rcx, 1)?;
     w.a.jl(done)?;
-    // The lanes of one vector are the four chains of four lanes that CLIF adds up.
-    w.zero(0)?;
-    w.a.xor(r10d, r10d)?;
-    w.a.set_label(&mut squares)?;
-    w.load(1, rdi + r10 * 1)?;
-    w.fma(0, 1, 1)?;
-    w.a.add(r10, 64)?;
-    w.a.cmp(r10, shape.width as i32 * 4)?;
-    w.a.jl(squares)?;
-    sum_chains(&mut w, 0, xmm0)?;
-    let [width, eps, one] = [shape.width as f32, shape.eps, 1.0].map(|x| XMM[c.at(x.to_bits())]);
-    w.a.vdivss(xmm0, xmm0, width)?;
-    w.a.vaddss(xmm0, xmm0, eps)?;
-    w.a.vsqrtss(xmm0, xmm0, xmm0)?;
-    w.a.vdivss(xmm0, one, xmm0)?;
-    let scale = 17;
-    w.a.vbroadcastss(ZMM[scale], xmm0)?;
+    w.a.mov(rbx, rdi)?;
+    next_inverse(&mut w, &c, shape)?;
+    w.a.set_label(&mut row)?;
+    w.a.vmovaps(INVERSE, NEXT_INVERSE)?;
+    // The next row's is a long chain: it runs beside the groups of this row.
+    w.a.test(rcx, rcx)?;
+    w.a.jz(last)?;
+    w.a.lea(rbx, qword_ptr(rdi + r8))?;
+    next_inverse(&mut w, &c, shape)?;
+    w.a.set_label(&mut last)?;
     w.a.xor(r10d, r10d)?;
     w.a.mov(r11, rsi)?;
     w.a.set_label(&mut groups)?;
     for (i, x) in ZMM[..vectors(group)].iter().enumerate() {
         let at = 64 * i as i32;
-        w.a.vmulps(*x, ZMM[scale], zmmword_ptr(rdi + r10 * 1 + at))?;
+        w.a.vmulps(*x, INVERSE, zmmword_ptr(rdi + r10 * 1 + at))?;
         if shape.gain {
             w.a.vmulps(*x, *x, zmmword_ptr(rdx + r10 * 1 + at))?;
         }
@@ -115,9 +112,31 @@ fn write_rms_norm(shape: rms_norm::Shape, group: i32) -> Result<Code, IcedError>
     w.a.jl(groups)?;
     w.a.add(rdi, r8)?;
     w.a.add(rsi, r9)?;
-    w.a.jmp(row)?;
+    w.a.sub(rcx, 1)?;
+    w.a.jge(row)?;
     w.a.set_label(&mut done)?;
     w.finish()
+}
+
+/// `NEXT_INVERSE` of the row at `rbx`.
+fn next_inverse(w: &mut Wide, c: &Constants, shape: rms_norm::Shape) -> Done {
+    let mut squares = w.a.create_label();
+    // The lanes of one vector are the four chains of four lanes that CLIF adds up.
+    w.zero(0)?;
+    w.a.xor(r10d, r10d)?;
+    w.a.set_label(&mut squares)?;
+    w.load(1, rbx + r10 * 1)?;
+    w.fma(0, 1, 1)?;
+    w.a.add(r10, 64)?;
+    w.a.cmp(r10, shape.width as i32 * 4)?;
+    w.a.jl(squares)?;
+    sum_chains(w, 0, xmm0)?;
+    let [width, eps, one] = [shape.width as f32, shape.eps, 1.0].map(|x| XMM[c.at(x.to_bits())]);
+    w.a.vdivss(xmm0, xmm0, width)?;
+    w.a.vaddss(xmm0, xmm0, eps)?;
+    w.a.vsqrtss(xmm0, xmm0, xmm0)?;
+    w.a.vdivss(xmm0, one, xmm0)?;
+    w.a.vbroadcastss(NEXT_INVERSE, xmm0)
 }
 
 fn write_gate_mul(gate: Gate, group: i32) -> Result<Code, IcedError> {
@@ -193,8 +212,8 @@ pub(super) fn exp2(w: &mut Wide, c: &Constants, x: AsmRegisterZmm) -> Done {
     let (shifted, r) = (zmm8, zmm10);
     w.a.vmaxps(x, x, c.zmm(EXP2_LOW))?;
     w.a.vaddps(shifted, x, c.zmm(EXP.round))?;
-    w.a.vsubps(r, shifted, c.zmm(EXP.round))?;
-    w.a.vsubps(r, x, r)?;
+    // `x` less its nearest integer.
+    w.a.vreduceps(r, x, 0)?;
     w.a.vmovaps(x, c.zmm(EXP2[0]))?;
     for q in &EXP2[1..] {
         w.a.vfmadd213ps(x, r, c.zmm(*q))?;

@@ -55,7 +55,7 @@ struct Softmax {
     window: Option<u64>,
 }
 
-/// `rbp` positions that the row sees, `r10` counts positions, `r11` walks the quantised row, `r12`
+/// `rbx` rows to come, `rbp` positions that the row sees, `r10` counts positions, `r11` walks the quantised row, `r12`
 /// scales of values, `r13` quantised rows, `r14` positions that a window hides.
 fn write(scale: f32, quantised: bool, window: Option<u64>) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
@@ -74,20 +74,18 @@ fn write(scale: f32, quantised: bool, window: Option<u64>) -> Result<Code, IcedE
     lane_bytes(&mut w, PLACES, std::array::from_fn(|i| i as u8))?;
     order(&mut w)?;
     let mut s = Softmax { w, c, factor, quantised, window };
-    let (mut row, mut done) = (s.w.a.create_label(), s.w.a.create_label());
-    s.w.a.set_label(&mut row)?;
-    s.w.a.sub(rsi, 1)?;
-    s.w.a.jl(done)?;
-    s.row()?;
-    s.w.a.add(rdx, rcx)?;
-    s.w.a.add(rdi, SCORE_STRIDE as i32)?;
-    s.w.a.add(r9, running::BYTES as i32)?;
-    if quantised {
-        s.w.a.add(r13, weight_stride() as i32)?;
-    }
-    s.w.a.jmp(row)?;
-    s.w.a.set_label(&mut done)?;
+    s.each_row(Softmax::maximum)?;
+    s.each_row(Softmax::weights)?;
     s.w.finish()
+}
+
+/// Registers of `next_mask`.
+struct Masks {
+    /// Sixteen positions, from that at `r10` on.
+    places: AsmRegisterZmm,
+    /// How many are seen.
+    seen: AsmRegisterZmm,
+    sixteen: AsmRegisterZmm,
 }
 
 /// `vcmpps`: equal.
@@ -96,19 +94,49 @@ const EQUAL: i32 = 0;
 const NOT_LESS: i32 = 5;
 
 impl Softmax {
-    fn row(&mut self) -> Done {
-        // 0 to all positions of the block.
+    /// A pass over all rows. Maxima have a pass of their own: they are long chains, and those of
+    /// several rows run side by side.
+    fn each_row(&mut self, pass: fn(&mut Softmax) -> Done) -> Done {
+        let (mut row, mut done) = (self.w.a.create_label(), self.w.a.create_label());
+        let kept = [rdi, rdx, r9, r13];
+        self.w.keep(&kept)?;
+        self.w.a.mov(rbx, rsi)?;
+        self.w.a.set_label(&mut row)?;
+        self.w.a.sub(rbx, 1)?;
+        self.w.a.jl(done)?;
+        self.seen()?;
+        pass(self)?;
+        self.w.a.add(rdx, rcx)?;
+        self.w.a.add(rdi, SCORE_STRIDE as i32)?;
+        self.w.a.add(r9, running::BYTES as i32)?;
+        if self.quantised {
+            self.w.a.add(r13, weight_stride() as i32)?;
+        }
+        self.w.a.jmp(row)?;
+        self.w.a.set_label(&mut done)?;
+        self.w.restore(&kept)
+    }
+
+    /// How many positions the row sees: 0 to all positions of the block.
+    fn seen(&mut self) -> Done {
         self.w.a.xor(eax, eax)?;
         self.w.a.test(rdx, rdx)?;
         self.w.a.cmovns(rax, rdx)?;
         self.w.a.cmp(rax, r8)?;
         self.w.a.cmovg(rax, r8)?;
         self.w.a.mov(rbp, rax)?;
-        if let Some(window) = self.window {
-            self.hide(window)?;
-        }
+        self.window.map_or(Ok(()), |window| self.hide(window))
+    }
+
+    /// The first pass.
+    fn maximum(&mut self) -> Done {
         self.highest()?;
-        self.rise()?;
+        self.rise()
+    }
+
+    /// The second pass.
+    fn weights(&mut self) -> Done {
+        self.start()?;
         self.w.zero(SUM)?;
         self.w.a.mov(r11, r13)?;
         self.w.a.xor(r10d, r10d)?;
@@ -160,9 +188,9 @@ impl Softmax {
         self.w.a.set_label(&mut rest)?;
         self.w.a.cmp(r10, rbp)?;
         self.w.a.jge(done)?;
-        self.left(zmm2, zmm3)?;
+        let masks = self.masks([zmm2, zmm3, zmm4])?;
         for (i, x) in [zmm0, zmm1].into_iter().enumerate() {
-            self.next_mask(zmm2, zmm3)?;
+            self.next_mask(&masks)?;
             self.w.a.vmaxps(x.k1(), x, zmmword_ptr(rdi + r10 * 4 + 64 * i as i32))?;
         }
         if self.window.is_some() {
@@ -174,8 +202,8 @@ impl Softmax {
         lanes(&mut self.w, zmm0, zmm1, CodeAssembler::vmaxps)
     }
 
-    /// How many positions from `r10` on are seen, for `next_mask`.
-    fn left(&mut self, places: AsmRegisterZmm, seen: AsmRegisterZmm) -> Done {
+    /// Masks of the positions from `r10` on, sixteen after sixteen, in registers that the caller spares.
+    fn masks(&mut self, [places, seen, sixteen]: [AsmRegisterZmm; 3]) -> Result<Masks, IcedError> {
         self.w.a.mov(eax, ebp)?;
         self.w.a.sub(eax, r10d)?;
         self.w.a.vpbroadcastd(seen, eax)?;
@@ -184,18 +212,19 @@ impl Softmax {
             self.w.a.sub(eax, r10d)?;
             self.w.a.vpbroadcastd(HIDDEN, eax)?;
         }
-        self.w.a.vmovdqa32(places, PLACES)
+        self.w.a.mov(eax, 16)?;
+        self.w.a.vpbroadcastd(sixteen, eax)?;
+        self.w.a.vmovdqa32(places, PLACES)?;
+        Ok(Masks { places, seen, sixteen })
     }
 
     /// `k1`: the next sixteen positions that are seen.
-    fn next_mask(&mut self, places: AsmRegisterZmm, seen: AsmRegisterZmm) -> Done {
-        self.w.a.vpcmpd(k1, places, seen, LESS)?;
+    fn next_mask(&mut self, masks: &Masks) -> Done {
+        self.w.a.vpcmpd(k1, masks.places, masks.seen, LESS)?;
         if self.window.is_some() {
-            self.w.a.vpcmpd(k1.k1(), places, HIDDEN, NOT_LESS)?;
+            self.w.a.vpcmpd(k1.k1(), masks.places, HIDDEN, NOT_LESS)?;
         }
-        self.w.a.mov(eax, 16)?;
-        self.w.a.vpbroadcastd(zmm12, eax)?;
-        self.w.a.vpaddd(places, places, zmm12)
+        self.w.a.vpaddd(masks.places, masks.places, masks.sixteen)
     }
 
     /// The maximum becomes that of all blocks; what weights before are worth by it.
@@ -212,13 +241,18 @@ impl Softmax {
         }
         w.a.vcmpps(k1, zmm1, zmm0, EQUAL)?;
         w.a.vmovaps(zmm2.k1(), c.zmm(1.0))?;
-        w.a.vmovss(dword_ptr(r9 + running::FACTOR), xmm2)?;
+        w.a.vmovss(dword_ptr(r9 + running::FACTOR), xmm2)
+    }
+
+    /// `START` of the row.
+    fn start(&mut self) -> Done {
+        let (w, c) = (&mut self.w, &self.c);
+        w.a.vbroadcastss(START, dword_ptr(r9 + running::MAX))?;
         if self.quantised {
-            w.a.vmulps(START, zmm0, c.zmm(self.factor))?;
-            w.a.vxorps(START, START, ZMM[c.at(SIGN)])
-        } else {
-            w.a.vmovaps(START, zmm0)
+            w.a.vmulps(START, START, c.zmm(self.factor))?;
+            w.a.vxorps(START, START, ZMM[c.at(SIGN)])?;
         }
+        Ok(())
     }
 
     /// Weights as floats, a group at a time.
@@ -227,14 +261,14 @@ impl Softmax {
         self.w.a.set_label(&mut more)?;
         self.w.a.cmp(r10, rbp)?;
         self.w.a.jge(done)?;
-        self.left(zmm2, zmm3)?;
+        let masks = self.masks([zmm2, zmm3, zmm4])?;
         for i in 0..2 {
             let at = zmmword_ptr(rdi + r10 * 4 + 64 * i);
             self.w.a.vmovups(zmm0, at)?;
             self.w.a.vsubps(zmm0, zmm0, START)?;
             self.w.a.vmulps(zmm0, zmm0, self.c.zmm(self.factor))?;
             exp(&mut self.w, &self.c, zmm0)?;
-            self.next_mask(zmm2, zmm3)?;
+            self.next_mask(&masks)?;
             self.w.a.vmovaps(zmm0.k1().z(), zmm0)?;
             self.w.a.vaddps(ZMM[SUM], ZMM[SUM], zmm0)?;
             self.w.a.vmovups(at, zmm0)?;
@@ -277,17 +311,14 @@ impl Softmax {
     /// The weights of a batch in the first registers, then as integers and their records; `masked`
     /// where not all of its positions are seen.
     fn batch(&mut self, groups: i32, masked: bool) -> Done {
-        let (places, seen) = (zmm9, zmm11);
-        if masked {
-            self.left(places, seen)?;
-        }
+        let masks = masked.then(|| self.masks([zmm9, zmm11, zmm12])).transpose()?;
         for i in 0..2 * groups {
             let x = ZMM[i as usize];
             self.w.a.vmovups(x, zmmword_ptr(rdi + r10 * 4 + 64 * i))?;
             self.w.a.vfmadd132ps(x, START, self.c.zmm(self.factor))?;
             exp2(&mut self.w, &self.c, x)?;
-            if masked {
-                self.next_mask(places, seen)?;
+            if let Some(masks) = &masks {
+                self.next_mask(masks)?;
                 self.w.a.vmovaps(x.k1().z(), x)?;
             }
             self.w.a.vaddps(ZMM[SUM], ZMM[SUM], x)?;

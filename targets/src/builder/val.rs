@@ -431,14 +431,34 @@ impl<'k> Val<'k> {
 
     /// Lanes of 32 bits chosen from `self` (0..4) and `other` (4..8).
     pub fn shuffle32(self, other: Val<'k>, lanes: [u8; 4]) -> Val<'k> {
-        let ty = self.ty();
-        let mask: Vec<u8> = lanes.iter().flat_map(|l| (0..4).map(move |i| l * 4 + i)).collect();
+        self.shuffle(other, lanes.into_iter().flat_map(|lane| 4 * lane..4 * lane + 4))
+    }
+
+    /// Lanes of both in turn, of 8 or 32 bits: of their lower halves, of their upper halves.
+    pub fn zip(self, other: Val<'k>) -> [Val<'k>; 2] {
+        let (size, half) = (self.ty().lane_bits() as u8 / 8, self.ty().lane_count() as u8 / 2);
+        [0, half].map(|first| {
+            let lanes = (first..first + half).flat_map(|lane| [lane * size, 16 + lane * size]);
+            self.shuffle(other, lanes.flat_map(|lane| lane..lane + size))
+        })
+    }
+
+    /// Bytes chosen from `self` (0..16) and `other` (16..32).
+    fn shuffle(self, other: Val<'k>, bytes: impl Iterator<Item = u8>) -> Val<'k> {
         let (a, b) = (self.cast(I8X16), other.cast(I8X16));
         let mut builder = self.k.b();
-        let mask = builder.func.dfg.immediates.push(ConstantData::from(mask));
+        let mask = builder.func.dfg.immediates.push(ConstantData::from(bytes.collect::<Vec<_>>()));
         let v = builder.ins().shuffle(a.v, b.v, mask);
         drop(builder);
-        self.k.wrap(v).cast(ty)
+        self.k.wrap(v).cast(self.ty())
+    }
+
+    /// Four rows of lanes to columns: first lanes of all rows, second lanes of all rows, …; with more
+    /// than four lanes a vector, several columns one after the other.
+    pub fn transpose([a, b, c, d]: [Val<'k>; 4]) -> [Val<'k>; 4] {
+        let ([ac_low, ac_high], [bd_low, bd_high]) = (a.zip(c), b.zip(d));
+        let ([first, second], [third, fourth]) = (ac_low.zip(bd_low), ac_high.zip(bd_high));
+        [first, second, third, fourth]
     }
 
     /// `(l0 + l2) + (l1 + l3)`, in this order on every target.

@@ -10,14 +10,14 @@ use crate::kernels::{
 };
 use crate::plan::{Step, steps};
 use crate::sync::define_barrier;
-use ir::{DType, Gate, Op, Rope, RowRange, Type};
+use ir::{Arg, DType, Gate, Graph, Inst, Module, Op, Rope, RowRange, Type};
 use std::collections::HashMap;
 
 /// Kernels by what they are specialised for.
 pub(super) struct Kernels {
     panels: HashMap<(DType, u64), panel::Panel>,
     int_panels: HashMap<int_panel::Shape, Func>,
-    pub(super) linear: HashMap<(DType, DType), Func>,
+    pub(super) linear: HashMap<Operands, Func>,
     pub(super) embed: HashMap<DType, Func>,
     pub(super) quant_rows: HashMap<(u64, RowRange), Func>,
     pub(super) fake_quant: HashMap<fake_quant::Shape, Func>,
@@ -29,7 +29,7 @@ pub(super) struct Kernels {
     /// With the group that follows.
     pub(super) gate_mul_quant: HashMap<(Gate, u64), Func>,
     /// By rows, matrix, activation, and the group of the result.
-    pub(super) gated: HashMap<(DType, DType, Gate, u64), Func>,
+    pub(super) gated: HashMap<(Operands, Gate, u64), Func>,
     /// Private memory that `gated` wants behind the room of products.
     pub(super) gated_bytes: u64,
     pub(super) rope: HashMap<(u64, u64), Func>,
@@ -50,6 +50,29 @@ pub(super) struct Kernels {
 pub(super) fn group_of(op: &Op) -> u64 {
     let Op::QuantRows { group, .. } = op else { unreachable!("the plan names a quant_rows") };
     u64::from(*group)
+}
+
+/// What a `linear` multiplies, as far as its kernel depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Operands {
+    rows: DType,
+    matrix: DType,
+    /// Whether each row was quantised within one range.
+    one_range: bool,
+}
+
+impl Operands {
+    pub(super) fn of(module: &Module, graph: &Graph, linear: &Inst) -> Operands {
+        let (rows, _) = graph.arg_type(module, linear.args[0]).as_rows().expect("verified");
+        let (matrix, _) = graph.arg_type(module, linear.args[1]).as_weight().expect("verified");
+        let made = graph.insts.iter().find(|inst| Arg::Value(inst.result) == linear.args[0]);
+        let range = made.and_then(|inst| match inst.op {
+            Op::QuantRows { range, .. } => Some(range),
+            _ => None,
+        });
+        let one_range = range.is_some_and(|range| range != RowRange::Group);
+        Operands { rows, matrix, one_range }
+    }
 }
 
 /// The activation of a `silu_mul` or `gelu_mul`.
@@ -94,11 +117,14 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         let types = |i: usize| -> Vec<Type> {
             graph.insts[i].args.iter().map(|a| graph.arg_type(module, *a)).collect()
         };
+        let operands = |i: usize| Operands::of(module, graph, &graph.insts[i]);
+        let columns = |i: usize| types(i)[0].as_rows().expect("verified").1;
         for step in steps(graph) {
             match step {
-                Step::Inst(i) | Step::LinearAdd { linear: i, .. } => {
-                    kernels.need(e, inputs, &graph.insts[i].op, &types(i), scratch);
-                }
+                Step::Inst(i) | Step::LinearAdd { linear: i, .. } => match graph.insts[i].op {
+                    Op::Linear => kernels.need_linear(e, operands(i), columns(i)),
+                    ref op => kernels.need(e, inputs, op, &types(i), scratch),
+                },
                 Step::Quantised { inst, quant } => {
                     let group = group_of(&graph.insts[quant].op);
                     kernels.need_quantised(e, &graph.insts[inst].op, &types(inst), group);
@@ -108,8 +134,9 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
                     let group = group_of(&graph.insts[quant].op);
                     kernels.need_quantised(e, op, &types(mul), group);
                     for linear in [gate, up] {
-                        kernels.need(e, inputs, &Op::Linear, &types(linear), scratch);
-                        kernels.need_gated(e, &types(linear), (gate_of(op), group), inputs.chunk);
+                        kernels.need_linear(e, operands(linear), columns(linear));
+                        let gate = (gate_of(op), group);
+                        kernels.need_gated(e, operands(linear), gate, inputs.chunk);
                     }
                 }
             }
@@ -129,11 +156,12 @@ impl Kernels {
         made.or_insert_with(|| int_panel::define(e, shape)).clone()
     }
 
-    /// The panels of a matrix that multiplies rows of a type.
-    fn panels_of(&mut self, e: &mut Emitter, rows: DType, matrix: DType) -> linear::Panels {
-        match (rows, matrix) {
+    /// The panels of a matrix that multiplies rows.
+    fn panels_of(&mut self, e: &mut Emitter, operands: Operands) -> linear::Panels {
+        match (operands.rows, operands.matrix) {
             (DType::Int(x), DType::Int(format)) => {
-                let shape = int_panel::Shape::new(format, x.group.into());
+                let groups = int_panel::Shape::new(format, x.group.into());
+                let shape = if operands.one_range { groups.with_one_range() } else { groups };
                 linear::Panels::ints(shape, self.int_panel(e, shape))
             }
             (_, DType::Int(format)) => {
@@ -142,7 +170,21 @@ impl Kernels {
                 let rows = int_panel::unpack::define(e, shape, &floats.rows);
                 linear::Panels::weights_only(shape, rows)
             }
-            _ => linear::Panels::floats(&self.panel(e, matrix, panel::PANEL_ROWS)),
+            (_, matrix) => linear::Panels::floats(&self.panel(e, matrix, panel::PANEL_ROWS)),
+        }
+    }
+
+    /// Emits `linear` of two operands, unless it is there already.
+    fn need_linear(&mut self, e: &mut Emitter, operands: Operands, columns: u64) {
+        let room = match (operands.rows, operands.matrix) {
+            (DType::Int(_), _) => int_panel::room_bytes(&e.target.facts, columns),
+            (_, DType::Int(_)) => int_panel::unpack::room_bytes(columns),
+            _ => 0,
+        };
+        self.room_bytes = self.room_bytes.max(room.next_multiple_of(64));
+        if !self.linear.contains_key(&operands) {
+            let panels = self.panels_of(e, operands);
+            self.linear.insert(operands, linear::define(e, &panels));
         }
     }
 
@@ -173,7 +215,6 @@ impl Kernels {
                     dtype => embed::define(e, dtype),
                 });
             }
-            Op::Linear => self.need_linear(e, types),
             Op::QuantRows { group, range } => {
                 let group = u64::from(*group);
                 let made = self.quant_rows.entry((group, *range));
@@ -217,27 +258,12 @@ impl Kernels {
                 let made = self.gate_mul.entry(*gate);
                 made.or_insert_with(|| elementwise::define_gate_mul(e, *gate));
             }
-            Op::Add | Op::Call(_) => {}
+            // `linear` depends on more than its types: `need_linear`.
+            Op::Add | Op::Call(_) | Op::Linear => {}
         }
     }
 
-    /// Emits the product of rows and a matrix unless it is there already.
-    fn need_linear(&mut self, e: &mut Emitter, types: &[Type]) {
-        let (rows, columns) = types[0].as_rows().expect("verified");
-        let (matrix, _) = types[1].as_weight().expect("verified");
-        let room = match (rows, matrix) {
-            (DType::Int(_), _) => int_panel::room_bytes(&e.target.facts, columns),
-            (_, DType::Int(_)) => int_panel::unpack::room_bytes(columns),
-            _ => 0,
-        };
-        self.room_bytes = self.room_bytes.max(room.next_multiple_of(64));
-        if !self.linear.contains_key(&(rows, matrix)) {
-            let panels = self.panels_of(e, rows, matrix);
-            self.linear.insert((rows, matrix), linear::define(e, &panels));
-        }
-    }
-
-    /// Emits attention over a slot unless it is there already.
+    /// Emits attention over a slot, unless it is there already.
     fn need_attention(&mut self, e: &mut Emitter, op: &Op, slot: Slot) {
         let shape = attention_shape(op, slot);
         if self.attention.iter().any(|(known, _)| *known == shape) {
@@ -273,21 +299,19 @@ impl Kernels {
     fn need_gated(
         &mut self,
         e: &mut Emitter,
-        types: &[Type],
+        operands: Operands,
         (gate, group): (Gate, u64),
         chunk: u64,
     ) {
-        let (rows, _) = types[0].as_rows().expect("verified");
-        let (matrix, _) = types[1].as_weight().expect("verified");
         self.gated_bytes = self.gated_bytes.max(gated::products_bytes(chunk, group));
-        if self.gated.contains_key(&(rows, matrix, gate, group)) {
+        if self.gated.contains_key(&(operands, gate, group)) {
             return;
         }
-        let panels = self.panels_of(e, rows, matrix);
-        let (linear, quant) = (&self.linear[&(rows, matrix)], &self.gate_mul_quant[&(gate, group)]);
+        let panels = self.panels_of(e, operands);
+        let (linear, quant) = (&self.linear[&operands], &self.gate_mul_quant[&(gate, group)]);
         let name = format!("gated_{}_{}_g{group}", gate.name(), panels.name);
         let f = gated::define(e, &name, group, linear, quant);
-        self.gated.insert((rows, matrix, gate, group), f);
+        self.gated.insert((operands, gate, group), f);
     }
 
     fn need_angles(&mut self, e: &mut Emitter, r: &Rope, chunk: u64, scratch: &mut u64) {

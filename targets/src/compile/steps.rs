@@ -1,6 +1,6 @@
 //! Steps as calls of their kernels, each on this worker's share.
 
-use super::kernels::{attention_shape, gate_of, group_of, rms_norm_shape, slot};
+use super::kernels::{Operands, attention_shape, gate_of, group_of, rms_norm_shape, slot};
 use super::writer::{Scope, Writer};
 use crate::builder::Func;
 use crate::kernels::{fake_quant, int_panel, kv_append, panel};
@@ -60,11 +60,15 @@ impl Writer<'_> {
             _ => width,
         };
         Product {
-            kernel: &self.kernels.linear[&(dtype, matrix)],
+            kernel: &self.kernels.linear[&self.operands(index)],
             rows: dims[0],
             steps,
             x_stride: row_bytes(&types[0]).expect("rows have strides"),
         }
+    }
+
+    fn operands(&self, linear: usize) -> Operands {
+        Operands::of(self.inputs.module, self.graph, &self.graph.insts[linear])
     }
 
     pub(super) fn row_wise(&self, s: &Scope, index: usize) {
@@ -164,11 +168,8 @@ impl Writer<'_> {
             private,
             private + self.kernels.room_bytes as i64,
         ];
-        let types = self.types(gate);
-        let (rows, _) = types[0].as_rows().expect("verified");
-        let (matrix, _) = types[1].as_weight().expect("verified");
         let act = gate_of(&self.graph.insts[mul].op);
-        k.call(&self.kernels.gated[&(rows, matrix, act, group)], &args);
+        k.call(&self.kernels.gated[&(self.operands(gate), act, group)], &args);
     }
 
     pub(super) fn rope(&self, s: &Scope, index: usize, r: &Rope) {

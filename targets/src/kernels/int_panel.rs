@@ -40,6 +40,9 @@ pub struct Shape {
     pub group: u64,
     /// Where the scales are.
     pub scales: Scales,
+    /// Whether rows of activations have one range: their products are then added as whole numbers over
+    /// all groups, and scaled once.
+    pub one_range: bool,
 }
 
 /// Where the scales of a panel's rows are.
@@ -66,7 +69,12 @@ impl Shape {
             (false, 0) => Scales::Row,
             (false, _) => Scales::Group,
         };
-        Shape { format, group, scales }
+        Shape { format, group, scales, one_range: false }
+    }
+
+    /// The same for rows of activations with one range, where the weights have one scale a row.
+    pub fn with_one_range(self) -> Shape {
+        Shape { one_range: self.scales_per_row() && !self.has_lows(), ..self }
     }
 
     /// The shape by which a format is packed: with scales of rows the order of the integers is the same
@@ -124,7 +132,8 @@ impl Shape {
     /// What tells it apart in symbols: the format, the group of activations.
     pub fn name(self) -> String {
         let plain = if self.scales == Scales::None { "_unscaled" } else { "" };
-        format!("{}_x{}{plain}", self.format, self.group)
+        let rows = if self.one_range { "row" } else { "" };
+        format!("{}_x{}{rows}{plain}", self.format, self.group)
     }
 }
 
@@ -221,7 +230,10 @@ fn as_bytes<'k>(
 /// The kernel over whole tiles of rows: the same parameters.
 fn define_tiles(e: &mut Emitter, name: &str, shape: Shape) -> Func {
     let f = e.declare(name, &[I64; 9], &[]);
-    let code = asm::x64_amx::panel(shape);
+    let code = match shape.one_range {
+        true => asm::x64_amx_rows::panel(shape),
+        false => asm::x64_amx::panel(shape),
+    };
     e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
     f
 }
@@ -345,8 +357,17 @@ fn set(matrix: &Quantised, places: impl Iterator<Item = Option<usize>>, bytes: &
     }
 }
 
-/// The plain reference: one row of `matrix` times one row of f32 quantised in groups.
+/// The plain reference: one row of `matrix` times one row of f32 quantised in groups, or in one.
 pub fn reference(matrix: &Quantised, shape: Shape, row: usize, x: &[f32], fused: bool) -> f32 {
+    if shape.one_range {
+        return reference(
+            matrix,
+            Shape { one_range: false, group: x.len() as u64, ..shape },
+            row,
+            x,
+            fused,
+        );
+    }
     let columns = matrix.dims[1] as usize;
     let fma = |a: f32, b: f32, c: f32| if fused { a.mul_add(b, c) } else { a * b + c };
     let groups = columns / shape.group as usize;

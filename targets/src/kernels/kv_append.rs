@@ -6,12 +6,13 @@
 //! integers (`ir::quant::cache_row`) both are panels of `int_panel`: a panel of keys ends with the
 //! scales of its positions, and behind the blocks of values stand the scales of all positions.
 
+mod ints;
+
 use super::int_panel::{self, SCALES_BYTES, Scales};
 use super::panel::PANEL_ROWS;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
-use crate::math::{f16_to_f32, f32_to_f16};
-use crate::target::Arch;
+use crate::math::f32_to_f16;
 use cranelift_codegen::ir::types::*;
 use ir::{DType, IntFormat};
 
@@ -49,7 +50,12 @@ impl Slot {
     /// The panel kernel's shape for values in a cache of integers: groups of positions.
     pub fn value_shape(&self) -> Option<int_panel::Shape> {
         let format = IntFormat::symmetric(self.int_bits()?, 0);
-        Some(int_panel::Shape { format, group: PANEL_POSITIONS, scales: Scales::None })
+        Some(int_panel::Shape {
+            format,
+            group: PANEL_POSITIONS,
+            scales: Scales::None,
+            one_range: false,
+        })
     }
 
     /// Columns of a block of values: a panel of integers has 32 lanes, one of floats the largest
@@ -139,41 +145,63 @@ struct Place<'k> {
 }
 
 fn body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], slot: Slot) {
-    let [new_k, new_v, keys, values, rows, position, stride, first, end] = args else {
+    let [.., rows, position, _, first, end] = args else {
         unreachable!("nine parameters are declared")
     };
     let panel = PANEL_POSITIONS as i64;
-    let from = (*first * panel).umax(*position);
+    let next = k.var((*first * panel).umax(*position));
     let to = (*end * panel).umin(*position + *rows);
-    let blocks_bytes = (slot.value_blocks() * slot.value_block_bytes()) as i64;
-    k.each(from, to, 1, |p| {
-        let row = (p - *position) * *stride;
-        let (row_k, row_v) = (*new_k + row, *new_v + row);
-        let (panel, lane) = (p / panel, p & (panel - 1));
-        k.each(k.i64(0), k.i64(slot.heads as i64), 1, |h| {
-            let source = h * (slot.head * 4) as i64;
-            let head = *values + h * slot.value_head_bytes() as i64;
-            let place = Place {
-                keys: *keys
-                    + (h * slot.key_head_bytes() as i64 + panel * slot.key_panel_bytes() as i64),
-                values: head + panel * slot.value_panel_bytes() as i64,
-                scales: head + (panel * slot.value_scales_bytes() as i64 + blocks_bytes),
-                lane,
-            };
-            k.if_(lane.is(0), || zero_panels(k, &place, slot));
-            match slot.int_bits() {
-                None => {
-                    store_keys(k, row_k + source, &place, slot);
-                    store_values(row_v + source, &place, slot);
-                }
-                Some(bits) => {
-                    store_int_keys(k, row_k + source, &place, slot, bits);
-                    store_int_values(k, row_v + source, &place, slot, bits);
-                }
+    let store = |count: usize| {
+        heads(k, args, slot, next.get(), count);
+        next.set(next.get() + count as i64);
+    };
+    k.while_(
+        || next.get().lt(to),
+        || match slot.int_bits() {
+            None => store(1),
+            // Four positions are a word of each column.
+            Some(_) => {
+                let four = (next.get() & 3).is(0) & !to.lt(next.get() + 4);
+                k.if_else(four, || store(4), || store(1));
             }
-        });
-    });
+        },
+    );
     k.ret(&[]);
+}
+
+/// `count` positions from `p` on, of all heads.
+fn heads<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], slot: Slot, p: Val<'k>, count: usize) {
+    let [new_k, new_v, keys, values, _, position, stride, ..] = args else {
+        unreachable!("nine parameters are declared")
+    };
+    let row = (p - *position) * *stride;
+    let (row_k, row_v) = (*new_k + row, *new_v + row);
+    let (panel, lane) = (p / PANEL_POSITIONS as i64, p & (PANEL_POSITIONS as i64 - 1));
+    let blocks_bytes = (slot.value_blocks() * slot.value_block_bytes()) as i64;
+    k.each(k.i64(0), k.i64(slot.heads as i64), 1, |h| {
+        let source = h * (slot.head * 4) as i64;
+        let head = *values + h * slot.value_head_bytes() as i64;
+        let place = Place {
+            keys: *keys
+                + (h * slot.key_head_bytes() as i64 + panel * slot.key_panel_bytes() as i64),
+            values: head + panel * slot.value_panel_bytes() as i64,
+            scales: head + (panel * slot.value_scales_bytes() as i64 + blocks_bytes),
+            lane,
+        };
+        k.if_(lane.is(0), || zero_panels(k, &place, slot));
+        let (new_k, new_v) = (row_k + source, row_v + source);
+        match slot.int_bits() {
+            None => {
+                store_keys(k, new_k, &place, slot);
+                store_values(new_v, &place, slot);
+            }
+            Some(bits) => {
+                let rows = |first| ints::Rows::of(k, first, *stride, count, slot.head, bits);
+                ints::store_keys(k, &rows(new_k), &place, slot);
+                ints::store_values(k, &rows(new_v), &place, slot);
+            }
+        }
+    });
 }
 
 fn zero_panels<'k>(k: &'k Kernel<'k>, place: &Place<'k>, slot: Slot) {
@@ -228,103 +256,5 @@ fn store_lane<'k>(to: Val<'k>, four: Val<'k>, lane: u8, dtype: DType, offset: i3
         DType::F32 => to.store(offset, four.lane(lane)),
         DType::F16 => to.store_half(offset, f32_to_f16(four).lane(lane)),
         DType::BF16 | DType::I32 | DType::Int(_) => unreachable!("floats of a cache"),
-    }
-}
-
-/// One key of integers: quads a line of the panel apart, then its scale.
-fn store_int_keys<'k>(k: &'k Kernel<'k>, from: Val<'k>, place: &Place<'k>, slot: Slot, bits: u8) {
-    let row = Row::of(k, from, slot, bits);
-    let line = 4 * PANEL_POSITIONS as i32;
-    let to = k.var(place.keys + place.lane * 4);
-    k.each(k.i64(0), k.i64(slot.head as i64), 16, |i| {
-        let quads = row.sixteen(k, i).cast(I32X4);
-        let lanes: Vec<Val> = (0..4).map(|j| quads.lane(j)).collect();
-        let words = match bits {
-            8 => lanes,
-            _ => lanes.chunks(2).map(|two| two[0] | (two[1] << 4)).collect(),
-        };
-        for (j, word) in words.iter().enumerate() {
-            to.get().store(j as i32 * line, *word);
-        }
-        to.set(to.get() + words.len() as i64 * i64::from(line));
-    });
-    let quads_bytes = slot.key_shape().expect("a cache of integers").quads_bytes();
-    (place.keys + place.lane * 2).store_half(quads_bytes as i32, row.half);
-}
-
-/// One value of integers: one byte of each column's quad, or half of one, then its scale.
-fn store_int_values<'k>(k: &'k Kernel<'k>, from: Val<'k>, place: &Place<'k>, slot: Slot, bits: u8) {
-    let row = Row::of(k, from, slot, bits);
-    let line = 4 * PANEL_POSITIONS as i64;
-    let positions = i64::from(32 / bits);
-    let in_quad = place.lane & 3;
-    let to = place.values + (place.lane / positions) * line + in_quad;
-    // Of eight positions the last four are the high nibbles.
-    let shift = place.lane & 4;
-    let keep = shift.is(0).select(k.i64(0xf0), k.i64(0x0f));
-    for first in (0..slot.head).step_by(16) {
-        let sixteen = row.sixteen(k, k.i64(first as i64));
-        let width = slot.value_width();
-        let at = to + (first / width * slot.value_block_bytes()) as i64;
-        for i in 0..16 {
-            let offset = (4 * (first % width + u64::from(i))) as i32;
-            let byte = sixteen.lane(i);
-            if bits == 8 {
-                at.store(offset, byte);
-            } else {
-                let byte = byte.uext(I64).shl_by(shift);
-                at.store_byte(offset, (at.load_byte(offset) & keep) | byte);
-            }
-        }
-    }
-    (place.scales + place.lane * 2).store_half(0, row.half);
-}
-
-/// A head as integers, see `ir::quant::cache_row`.
-struct Row<'k> {
-    from: Val<'k>,
-    /// One over the scale, in every lane.
-    inverse: Val<'k>,
-    /// The scale's bits of f16.
-    half: Val<'k>,
-    bits: u8,
-}
-
-impl<'k> Row<'k> {
-    fn of(k: &'k Kernel<'k>, from: Val<'k>, slot: Slot, bits: u8) -> Row<'k> {
-        let lowest = k.f32x4(f32::NEG_INFINITY);
-        let (high, low) = (k.var(lowest), k.var(lowest));
-        k.each(k.i64(0), k.i64(slot.head as i64 * 4), 16, |i| {
-            let four = (from + i).load(F32X4, 0);
-            high.set(high.get().pmax(four));
-            low.set(low.get().pmax(-four));
-        });
-        let (high, low) = (high.get().max_lanes(), low.get().max_lanes());
-        let extreme = high.flt(low).select(-low, high);
-        let scale = extreme * (-1.0 / f32::from(1u16 << (bits - 1)));
-        let half = f32_to_f16(scale.splat(F32X4));
-        let scale = f16_to_f32((half << 16).sshr(16)).lane(0);
-        let none = scale.feq(k.f32(0.0));
-        let inverse = none.select(k.f32(0.0), k.f32(1.0) / scale).splat(F32X4);
-        Row { from, inverse, half: half.lane(0), bits }
-    }
-
-    /// Sixteen integers from element `i` on as they are stored: unsigned on x86-64, nibbles alone
-    /// in their bytes.
-    fn sixteen(&self, k: &'k Kernel<'k>, i: Val<'k>) -> Val<'k> {
-        let half = f32::from(1u16 << (self.bits - 1));
-        let magic = k.f32x4(12_582_912.0);
-        let four = |j: i32| {
-            let x = (self.from + (i << 2)).load(F32X4, 16 * j) * self.inverse;
-            let x = x.pmax(k.f32x4(-half)).pmin(k.f32x4(half - 1.0));
-            (x + magic).cast(I32X4) - magic.cast(I32X4)
-        };
-        let signed = four(0).snarrow(four(1)).snarrow(four(2).snarrow(four(3)));
-        match (k.facts.arch, self.bits) {
-            (Arch::X64, 8) => signed ^ k.vector(I8X16, &[0x80; 16]),
-            (Arch::X64, _) => signed + k.vector(I8X16, &[8; 16]),
-            (Arch::A64 | Arch::R64, 8) => signed,
-            (Arch::A64 | Arch::R64, _) => signed & k.vector(I8X16, &[15; 16]),
-        }
     }
 }

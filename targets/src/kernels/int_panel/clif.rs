@@ -8,7 +8,9 @@ use super::planes::{Piece, block_in_16_bits, held, in_nibbles, largest, pieces, 
 use super::{SCALES_BYTES, Shape};
 use crate::builder::{Kernel, Val, Var};
 use crate::kernels::panel::{PANEL_ROWS, write};
-use crate::kernels::quant_rows::{NEGATIVE_SUM, PART, SCALED_SUM, group_bytes, negative_part};
+use crate::kernels::quant_rows::{
+    NEGATIVE_SUM, PART, SCALED_SUM, group_bytes, negative_part, record_bytes,
+};
 use crate::math::f16_to_f32;
 use crate::target::{Arch, Facts};
 use cranelift_codegen::ir::types::*;
@@ -75,7 +77,9 @@ pub(super) fn rows<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], shape: Shape, m: u64
         unreachable!("seven parameters are declared")
     };
     for first in (0..PANEL_ROWS / 4).step_by(SLICE) {
-        let sums = k.vars(m as usize * SLICE, k.f32x4(0.0));
+        // Of whole numbers where a row has one range.
+        let zero = if shape.one_range { k.i32x4(0) } else { k.f32x4(0.0) };
+        let sums = k.vars(m as usize * SLICE, zero);
         let at = k.var(*w + (first * 16) as i64);
         // Four bytes of a quad for each one of factors.
         let factors = k.var(*w + (*groups * shape.step_bytes() as i64 + (first * 4) as i64));
@@ -87,6 +91,10 @@ pub(super) fn rows<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], shape: Shape, m: u64
             at.set(at.get() + shape.step_bytes() as i64);
             xs.iter().for_each(|x| x.set(x.get() + group_bytes(shape.group) as i64));
         });
+        let sums = match shape.one_range {
+            true => scale_once(k, shape, &xs, &sums),
+            false => sums,
+        };
         if shape.scales_per_row() {
             // Two bytes of scale for four of a quad, or for one of factors.
             let scales = match shape.nested() {
@@ -119,6 +127,9 @@ fn one_group<'k>(
         true => nested_products(k, shape, w, factors, xs),
         false => products(k, shape, w, xs),
     };
+    if shape.one_range {
+        return sums.iter().zip(products).for_each(|(sum, product)| sum.add(product));
+    }
     for (t, x) in xs.iter().enumerate() {
         let scale = x.get().load(F32, group).splat(F32X4);
         for (j, product) in products[t * SLICE..][..SLICE].iter().enumerate() {
@@ -136,6 +147,19 @@ fn one_group<'k>(
             }
         }
     }
+}
+
+/// Sums of whole numbers times the scale of their row, which each group before `xs` has.
+fn scale_once<'k>(
+    k: &'k Kernel<'k>,
+    shape: Shape,
+    xs: &[Var<'k>],
+    sums: &[Var<'k>],
+) -> Vec<Var<'k>> {
+    let at = -(record_bytes(shape.group) as i32);
+    let scales: Vec<Val> = xs.iter().map(|x| x.get().load(F32, at).splat(F32X4)).collect();
+    let scaled = |(i, sum): (usize, &Var<'k>)| sum.get().to_float(F32X4) * scales[i / SLICE];
+    sums.iter().enumerate().map(|sum| k.var(scaled(sum))).collect()
 }
 
 /// Where the sum of products starts: minus what bytes exceed integers by. `None` for zero.

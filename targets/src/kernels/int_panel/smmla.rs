@@ -47,7 +47,7 @@ pub fn define(e: &mut Emitter, name: &str, shape: Shape) -> Smmla {
     let pair = e.declare(&format!("{name}_pair"), &[I64; 4], &[]);
     e.define(&pair, Tuning::Optimised, |k, args| pair_body(k, args, shape.group));
     let product = e.declare(&format!("{name}_smmla"), &[I64; 7], &[]);
-    let code = a64_smmla::rows(shape.group);
+    let code = a64_smmla::rows(shape.group, shape.one_range);
     e.define_assembled(&product, &code.bytes, code.frame_bytes, code.text);
     Smmla { shape, expand, pair, product }
 }
