@@ -6,6 +6,7 @@
 mod build;
 mod calibration;
 mod commands;
+mod documents;
 mod errors;
 mod figures;
 mod transforms;
