@@ -9,9 +9,12 @@ pub mod x64_amx_rows;
 pub mod x64_amx_scores;
 pub mod x64_bytes;
 pub mod x64_cpu;
+pub mod x64_gate_mul;
 pub mod x64_int;
+pub mod x64_math;
 pub mod x64_peak;
-pub mod x64_rows;
+pub mod x64_quant_rows;
+pub mod x64_rms_norm;
 pub mod x64_softmax;
 
 /// Machine code without relocations.

@@ -7,10 +7,11 @@
 use super::Code;
 use super::wide::{ARGUMENTS, Wide};
 use super::x64::{YMM, ZMM};
-use super::x64_rows::{
-    Constants, Done, LESS, MAGNITUDE_MAX, ONE_HALVES, ONES, ORDER, XMM, exp, exp_constants, exp2,
-    exp2_constants, lane_bytes, lanes, order, quant_constants, sum_chains,
+use super::x64_math::{
+    Constants, Done, LESS, SIGN, XMM, exp, exp_constants, exp2, exp2_constants, lane_bytes, lanes,
+    sum_chains,
 };
+use super::x64_quant_rows::{MAGNITUDE_MAX, ONE_HALVES, ONES, ORDER, order, quant_constants};
 use crate::kernels::kv_append::PANEL_POSITIONS;
 use crate::kernels::quant_rows::{
     NEGATIVE_SUM, NEGATIVE_SUM_128, SCALED_SUM, group_bytes, record_bytes,
@@ -28,7 +29,6 @@ const BATCH: i32 = 4;
 const GROUP_BYTES: i32 = group_bytes(PANEL_POSITIONS) as i32;
 /// In what is kept of a row: 127 over the largest weight of each group of a batch.
 const INVERSES: i32 = 16;
-const SIGN: u32 = 1 << 31;
 
 /// The sum of weights.
 const SUM: usize = 13;

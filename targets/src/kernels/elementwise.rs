@@ -1,7 +1,7 @@
 //! `silu_mul`, `gelu_mul`, `add` and `scale`, element by element.
 
 use super::quant_rows;
-use crate::asm::x64_rows;
+use crate::asm::{x64_gate_mul, x64_quant_rows};
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
 use crate::math::{gelu, silu};
@@ -17,6 +17,12 @@ fn activation(gate: Gate, x: Val<'_>) -> Val<'_> {
 
 /// Emits `silu_mul` or `gelu_mul`: `y = act(a) · b`.
 pub fn define_gate_mul(e: &mut Emitter, gate: Gate) -> Func {
+    if e.target.facts.avx512 {
+        let f = e.declare(gate.name(), &[I64; 7], &[]);
+        let code = x64_gate_mul::gate_mul(gate);
+        e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
+        return f;
+    }
     define(e, gate.name(), |a, b| activation(gate, a) * b)
 }
 
@@ -24,8 +30,8 @@ pub fn define_gate_mul(e: &mut Emitter, gate: Gate) -> Func {
 /// result: parameters gate, up, y (quantised rows), rows, x_stride, y_stride, first and end group.
 pub fn define_gate_mul_quant(e: &mut Emitter, gate: Gate, group: u64) -> Func {
     let f = e.declare(&format!("{}_quant_g{group}", gate.name()), &[I64; 8], &[]);
-    if e.target.facts.avx512 && group <= x64_rows::GROUP_MAX {
-        let code = x64_rows::gate_mul_quant(gate, group);
+    if e.target.facts.avx512 && group <= x64_quant_rows::GROUP_MAX {
+        let code = x64_gate_mul::gate_mul_quant(gate, group);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
         return f;
     }

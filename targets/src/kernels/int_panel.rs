@@ -10,6 +10,9 @@
 //! AArch64 signed ones of 4 and 8 bits; both unsigned ones of other widths and where there are zero
 //! points (`planes::held`). The sum of a group is exact; groups are added in order with fused
 //! multiply-adds, so every kernel gives the same bits.
+//!
+//! Rows of activations with one range have the same scale behind each group; over weights with one
+//! scale a row their products stay whole numbers to the end of the row: `s_x · Σ_g Σ_k`, then `s_w`.
 
 mod clif;
 pub mod planes;

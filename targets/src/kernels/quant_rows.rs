@@ -5,7 +5,7 @@
 //! groups of more than one part of 32 follow `i32` minus the sums of the parts, filled up to 16
 //! bytes. A kernel that multiplies it needs one pointer, and what it reads for a group is together.
 
-use crate::asm::x64_rows;
+use crate::asm::x64_quant_rows;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
 use cranelift_codegen::ir::types::*;
@@ -56,8 +56,8 @@ pub fn define(e: &mut Emitter, group: u64, range: RowRange) -> Func {
         RowRange::Fixed => ("_fixed".to_string(), 7),
     };
     let f = e.declare(&format!("quant_rows_g{group}{name}"), &vec![I64; params], &[]);
-    if e.target.facts.avx512 && group <= x64_rows::GROUP_MAX {
-        let code = x64_rows::quant_rows(group, range);
+    if e.target.facts.avx512 && group <= x64_quant_rows::GROUP_MAX {
+        let code = x64_quant_rows::quant_rows(group, range);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
         return f;
     }

@@ -1,7 +1,7 @@
 //! `rms_norm`: `y = x / sqrt(mean(x²) + eps) · gain`, over each group of a row.
 
 use super::quant_rows;
-use crate::asm::x64_rows;
+use crate::asm::{x64_quant_rows, x64_rms_norm};
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
 use cranelift_codegen::ir::types::*;
@@ -22,6 +22,11 @@ pub struct Shape {
 /// Emits `rms_norm`: parameters x, y, gain (`[group]` f32, or 0), rows, row stride in bytes.
 pub fn define(e: &mut Emitter, name: &str, shape: Shape) -> Func {
     let f = e.declare(name, &[I64; 5], &[]);
+    if e.target.facts.avx512 && shape.group.is_multiple_of(16) {
+        let code = x64_rms_norm::rms_norm(shape);
+        e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
+        return f;
+    }
     e.define(&f, Tuning::Optimised, |k, args| body(k, args, shape));
     f
 }
@@ -82,8 +87,8 @@ fn scale<'k>(k: &'k Kernel<'k>, x: Val<'k>, shape: Shape) -> Val<'k> {
 /// result: parameters x, y (quantised rows), gain (or 0), rows, x_stride, y_stride.
 pub fn define_quant(e: &mut Emitter, name: &str, shape: Shape, group: u64) -> Func {
     let f = e.declare(name, &[I64; 6], &[]);
-    if e.target.facts.avx512 && group <= x64_rows::GROUP_MAX {
-        let code = x64_rows::rms_norm_quant(shape, group);
+    if e.target.facts.avx512 && group <= x64_quant_rows::GROUP_MAX {
+        let code = x64_rms_norm::rms_norm_quant(shape, group);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
         return f;
     }
