@@ -38,10 +38,11 @@ pub fn store_values<'k>(k: &'k Kernel<'k>, rows: &Rows<'k>, place: &Place<'k>, s
     let to = place.values + line + (place.lane & 3);
     // Of eight positions the last four are the high nibbles.
     let high = place.lane & 4;
-    for first in (0..slot.head).step_by(16) {
-        let columns = rows.sixteen(k, k.i64(first as i64));
-        let at = to + (first / slot.value_width() * slot.value_block_bytes()) as i64;
-        let at = at + 4 * (first % slot.value_width()) as i64;
+    let width = slot.value_width() as i64;
+    k.each(k.i64(0), k.i64(slot.head as i64), 16, |first| {
+        let columns = rows.sixteen(k, first);
+        let at =
+            to + first / width * slot.value_block_bytes() as i64 + first.urem(k.i64(width)) * 4;
         match columns[..] {
             [a, b, c, d] => {
                 for (i, words) in Val::transpose([a, b, c, d]).into_iter().enumerate() {
@@ -52,7 +53,7 @@ pub fn store_values<'k>(k: &'k Kernel<'k>, rows: &Rows<'k>, place: &Place<'k>, s
                 put_byte(k, at, 4 * i32::from(i), columns[0].lane(i), high, rows.bits);
             }),
         }
-    }
+    });
     rows.store_scales(place.scales + place.lane * 2);
 }
 
