@@ -5,8 +5,11 @@
 //! bytes of cache per second. Prefill of 128 rows behind so many positions: microseconds a token.
 //! Medians of several runs.
 
+mod support;
+
 use ir::{DType, IntFormat, RowRange};
 use std::time::Instant;
+use support::noise;
 use targets::kernels::attention::{self, Products};
 use targets::kernels::kv_append::{self, Slot};
 use targets::kernels::{int_panel, quant_rows};
@@ -111,14 +114,4 @@ fn main() {
         let seconds = seconds_of_layers(CHUNK, depth) / CHUNK as f64;
         println!("prefill  {depth:5} {:8.1} us", seconds * 1e6);
     }
-}
-
-/// Numbers as those of a cache.
-fn noise(seed: u64, count: u64) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next() + next() + next()).collect()
 }

@@ -3,9 +3,12 @@
 //! Per format and feature set, for 1 row (decode) and 128 rows (prefill): billions of operations per
 //! second, and of weight bytes; medians of several runs. Arguments name formats.
 
+mod support;
+
 use ir::quant::Quantised;
 use ir::{IntFormat, RowRange, Tensor};
 use std::time::Instant;
+use support::noise;
 use targets::kernels::int_panel::{self, Shape};
 use targets::kernels::panel::PANEL_ROWS;
 use targets::kernels::quant_rows;
@@ -67,16 +70,6 @@ fn main() {
             }
         }
     }
-}
-
-/// Elements like those of weights and activations: what tiles draw, and so the clock, depends on them.
-fn noise(seed: u64, count: u64) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next() + next() + next()).collect()
 }
 
 fn measure(target: &Target, shape: Shape, columns: u64, rows: u64) -> (f64, f64) {

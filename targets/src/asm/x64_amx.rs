@@ -99,7 +99,7 @@ fn write(s: &Kernel) -> Result<Code, IcedError> {
         w.restore(&KEPT)?;
         put(&mut w.a, half)?;
     }
-    next_rows(&mut w.a)?;
+    next_rows(&mut w.a, TILE_ROWS)?;
     w.a.jnz(tiles)?;
     w.a.tilerelease()?;
     w.finish()
@@ -117,20 +117,20 @@ pub(super) fn begin() -> Result<Wide, IcedError> {
     Ok(w)
 }
 
-/// x, y and residual are those of the next rows; zero if there are none.
-fn next_rows(a: &mut CodeAssembler) -> Result<(), IcedError> {
+/// x, y and residual are those behind `rows` rows, a power of two; the flags say how many are left. `rax`
+/// and `r14` are lost.
+pub(super) fn next_rows(a: &mut CodeAssembler, rows: u64) -> Result<(), IcedError> {
     a.mov(rax, r8)?;
-    a.shl(rax, 4)?;
+    a.shl(rax, rows.trailing_zeros())?;
     a.add(rsi, rax)?;
     a.mov(rax, r9)?;
-    a.shl(rax, 4)?;
+    a.shl(rax, rows.trailing_zeros())?;
     a.add(rdx, rax)?;
-    let mut alone = a.create_label();
-    a.cmp(qword_ptr(rsp + RESIDUAL), 0)?;
-    a.jz(alone)?;
+    a.mov(r14, qword_ptr(rsp + RESIDUAL))?;
+    a.test(r14, r14)?;
+    a.cmovz(rax, r14)?;
     a.add(qword_ptr(rsp + RESIDUAL), rax)?;
-    a.set_label(&mut alone)?;
-    a.sub(qword_ptr(rsp + LEFT), TILE_ROWS as i32)
+    a.sub(qword_ptr(rsp + LEFT), rows as i32)
 }
 
 /// Tiles 0 and 1 are activations, 2 and 3 weights, from 4 on products.

@@ -1,13 +1,13 @@
 //! x86-64 panel kernels over integers in tiles (AMX-INT8) for rows of activations with one range:
 //! tiles of products hold whole numbers from the first group to the last, and are scaled once.
 //!
-//! Parameters and results are those of `x64_amx.rs`. Two tiles of rows are multiplied by both halves of the
-//! panel, four products for four tiles that are loaded.
+//! Parameters and results are those of `x64_amx.rs`. Two tiles of rows are multiplied by both halves
+//! of the panel, four products for four tiles that are loaded.
 
 use super::Code;
 use super::x64_amx::{
     LEFT, PRODUCTS_BYTES, RESIDUAL, TILE_BYTES, TILE_ROWS, begin, configure, depth, half_bytes,
-    unpack,
+    next_rows, unpack,
 };
 use crate::kernels::int_panel::Shape;
 use crate::kernels::quant_rows::group_bytes;
@@ -28,8 +28,8 @@ pub fn panel(shape: Shape) -> Code {
     write(shape).expect("the kernel's operands are encodable")
 }
 
-/// Registers that keep their meaning: `rbp` room, `rdi` panel, `rsi` x, `rdx` y, `rcx` groups, `r8` and
-/// `r9` strides, `rbx` 64.
+/// Registers that keep their meaning: `rbp` room, `rdi` panel, `rsi` x, `rdx` y, `rcx` groups, `r8`
+/// and `r9` strides, `rbx` 64.
 fn write(shape: Shape) -> Result<Code, IcedError> {
     let mut w = begin()?;
     configure(&mut w.a, depth(shape.group) as i32)?;
@@ -39,36 +39,18 @@ fn write(shape: Shape) -> Result<Code, IcedError> {
     for (half, scales) in SCALES.into_iter().enumerate() {
         w.a.vcvtph2ps(scales, ymmword_ptr(rdi + rax * 1 + 32 * half as i32))?;
     }
-    let (mut rows, mut done) = (w.a.create_label(), w.a.create_label());
+    let mut rows = w.a.create_label();
     w.a.set_label(&mut rows)?;
     multiply(&mut w.a, shape)?;
     put(&mut w.a, shape)?;
-    w.a.sub(qword_ptr(rsp + LEFT), ROWS)?;
-    w.a.jle(done)?;
-    next_rows(&mut w.a)?;
-    w.a.jmp(rows)?;
-    w.a.set_label(&mut done)?;
+    next_rows(&mut w.a, ROWS as u64)?;
+    w.a.jg(rows)?;
     w.a.tilerelease()?;
     w.finish()
 }
 
-/// x, y and residual are those of the next rows.
-fn next_rows(a: &mut CodeAssembler) -> Done {
-    let by = ROWS.trailing_zeros();
-    a.mov(rax, r8)?;
-    a.shl(rax, by)?;
-    a.add(rsi, rax)?;
-    a.mov(rax, r9)?;
-    a.shl(rax, by)?;
-    a.add(rdx, rax)?;
-    a.mov(r10, qword_ptr(rsp + RESIDUAL))?;
-    a.test(r10, r10)?;
-    a.cmovz(rax, r10)?;
-    a.add(qword_ptr(rsp + RESIDUAL), rax)
-}
-
-/// The products of all groups, to the room: `r14` and `rax` walk both tiles of rows, `r15` and `r12` both
-/// halves of the panel, `r13` the panel behind this one, which is fetched meanwhile.
+/// The products of all groups, to the room: `r14` and `rax` walk both tiles of rows, `r15` and `r12`
+/// both halves of the panel, `r13` the panel behind this one, which is fetched meanwhile.
 fn multiply(a: &mut CodeAssembler, shape: Shape) -> Done {
     let depth = depth(shape.group) as i32;
     let steps = shape.group as i32 / depth;
@@ -116,7 +98,8 @@ fn multiply(a: &mut CodeAssembler, shape: Shape) -> Done {
 }
 
 /// Products times the scales of their rows and of the panel's, to `y`, with the residual added where
-/// there is one: `r14` walks the scales of rows, `rax` y, `r12` residual, `r15` products, `r10` counts rows.
+/// there is one: `r14` walks the scales of rows, `rax` y, `r12` residual, `r15` products, `r10` counts
+/// rows.
 fn put(a: &mut CodeAssembler, shape: Shape) -> Done {
     a.lea(r14, qword_ptr(rsi + shape.group as i32))?;
     a.mov(rax, rdx)?;

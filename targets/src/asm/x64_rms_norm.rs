@@ -37,14 +37,14 @@ fn write_rms_norm_quant(shape: Shape, group: i32) -> Result<Code, IcedError> {
     w.a.sub(rcx, 1)?;
     w.a.jl(done)?;
     w.a.mov(rbx, rdi)?;
-    next_inverse(&mut w, &c, shape.width, shape.eps)?;
+    inverse(&mut w, &c, NEXT_INVERSE, (shape.width, shape.eps))?;
     w.a.set_label(&mut row)?;
     w.a.vmovaps(INVERSE, NEXT_INVERSE)?;
     // The next row's is a long chain: it runs beside the groups of this row.
     w.a.test(rcx, rcx)?;
     w.a.jz(last)?;
     w.a.lea(rbx, qword_ptr(rdi + r8))?;
-    next_inverse(&mut w, &c, shape.width, shape.eps)?;
+    inverse(&mut w, &c, NEXT_INVERSE, (shape.width, shape.eps))?;
     w.a.set_label(&mut last)?;
     w.a.xor(r10d, r10d)?;
     w.a.mov(r11, rsi)?;
@@ -68,8 +68,9 @@ fn write_rms_norm_quant(shape: Shape, group: i32) -> Result<Code, IcedError> {
     w.finish()
 }
 
-/// `NEXT_INVERSE` of the row at `rbx`, of so many elements; `eps` is among the constants.
-fn next_inverse(w: &mut Wide, c: &Constants, width: u64, eps: f32) -> Done {
+/// One over the root mean square of the row at `rbx`, of so many elements and with so much added to the
+/// mean, in every lane of `to`.
+fn inverse(w: &mut Wide, c: &Constants, to: AsmRegisterZmm, (width, eps): (u64, f32)) -> Done {
     let mut squares = w.a.create_label();
     // The lanes of one vector are the four chains of four lanes that CLIF adds up.
     w.zero(0)?;
@@ -86,7 +87,7 @@ fn next_inverse(w: &mut Wide, c: &Constants, width: u64, eps: f32) -> Done {
     w.a.vaddss(xmm0, xmm0, eps)?;
     w.a.vsqrtss(xmm0, xmm0, xmm0)?;
     w.a.vdivss(xmm0, one, xmm0)?;
-    w.a.vbroadcastss(NEXT_INVERSE, xmm0)
+    w.a.vbroadcastss(to, xmm0)
 }
 
 fn write_rms_norm(shape: Shape) -> Result<Code, IcedError> {
@@ -101,11 +102,11 @@ fn write_rms_norm(shape: Shape) -> Result<Code, IcedError> {
     w.a.xor(r12d, r12d)?;
     w.a.set_label(&mut group)?;
     w.a.lea(rbx, qword_ptr(rdi + r12))?;
-    next_inverse(&mut w, &c, shape.group, shape.eps)?;
+    inverse(&mut w, &c, INVERSE, (shape.group, shape.eps))?;
     w.a.lea(r13, qword_ptr(rsi + r12))?;
     w.a.xor(r10d, r10d)?;
     w.a.set_label(&mut vector)?;
-    w.a.vmulps(zmm0, NEXT_INVERSE, zmmword_ptr(rbx + r10 * 1))?;
+    w.a.vmulps(zmm0, INVERSE, zmmword_ptr(rbx + r10 * 1))?;
     if shape.gain {
         w.a.vmulps(zmm0, zmm0, zmmword_ptr(rdx + r10 * 1))?;
     }

@@ -55,8 +55,8 @@ struct Softmax {
     window: Option<u64>,
 }
 
-/// `rbx` rows to come, `rbp` positions that the row sees, `r10` counts positions, `r11` walks the quantised row, `r12`
-/// scales of values, `r13` quantised rows, `r14` positions that a window hides.
+/// `rbx` rows to come, `rbp` positions that the row sees, `r10` counts positions, `r11` walks the
+/// quantised row, `r12` scales of values, `r13` quantised rows, `r14` positions that a window hides.
 fn write(scale: f32, quantised: bool, window: Option<u64>) -> Result<Code, IcedError> {
     let mut w = Wide::new(true)?;
     if quantised {

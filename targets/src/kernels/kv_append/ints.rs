@@ -37,7 +37,10 @@ pub fn store_values<'k>(k: &'k Kernel<'k>, rows: &Rows<'k>, place: &Place<'k>, s
     let line = (place.lane / positions) * i64::from(LINE_BYTES);
     let to = place.values + line + (place.lane & 3);
     // Of eight positions the last four are the high nibbles.
-    let high = place.lane & 4;
+    let nibbles = (rows.bits == 4).then(|| {
+        let shift = place.lane & 4;
+        (shift, shift.is(0).select(k.i64(0xf0f0_f0f0), k.i64(0x0f0f_0f0f)))
+    });
     let width = slot.value_width() as i64;
     k.each(k.i64(0), k.i64(slot.head as i64), 16, |first| {
         let columns = rows.sixteen(k, first);
@@ -46,47 +49,35 @@ pub fn store_values<'k>(k: &'k Kernel<'k>, rows: &Rows<'k>, place: &Place<'k>, s
         match columns[..] {
             [a, b, c, d] => {
                 for (i, words) in Val::transpose([a, b, c, d]).into_iter().enumerate() {
-                    put_words(k, at, 16 * i as i32, words.cast(I32X4), high, rows.bits);
+                    put_words(at, 16 * i as i32, words.cast(I32X4), nibbles);
                 }
             }
             _ => (0..16).for_each(|i| {
-                put_byte(k, at, 4 * i32::from(i), columns[0].lane(i), high, rows.bits);
+                put_byte(at, 4 * i32::from(i), columns[0].lane(i), nibbles);
             }),
         }
     });
     rows.store_scales(place.scales + place.lane * 2);
 }
 
-fn put_words<'k>(
-    k: &'k Kernel<'k>,
-    at: Val<'k>,
-    offset: i32,
-    words: Val<'k>,
-    high: Val<'k>,
-    bits: u8,
-) {
-    if bits == 8 {
-        return at.store(offset, words);
-    }
-    let keep = high.is(0).select(k.i32(0xf0f0_f0f0_u32 as i32), k.i32(0x0f0f_0f0f));
-    let there = at.load(I32X4, offset) & keep.splat(I32X4);
-    at.store(offset, there | words.shl_by(high));
+/// Of bytes with two positions each: by how much these are shifted, and what stays of the others.
+type Nibbles<'k> = Option<(Val<'k>, Val<'k>)>;
+
+fn put_words<'k>(at: Val<'k>, offset: i32, words: Val<'k>, nibbles: Nibbles<'k>) {
+    let words = nibbles.map_or(words, |(shift, keep)| {
+        (at.load(I32X4, offset) & keep.truncate(I32).splat(I32X4)) | words.shl_by(shift)
+    });
+    at.store(offset, words);
 }
 
-fn put_byte<'k>(
-    k: &'k Kernel<'k>,
-    at: Val<'k>,
-    offset: i32,
-    byte: Val<'k>,
-    high: Val<'k>,
-    bits: u8,
-) {
-    if bits == 8 {
-        return at.store(offset, byte);
+fn put_byte<'k>(at: Val<'k>, offset: i32, byte: Val<'k>, nibbles: Nibbles<'k>) {
+    match nibbles {
+        None => at.store(offset, byte),
+        Some((shift, keep)) => {
+            let byte = byte.uext(I64).shl_by(shift);
+            at.store_byte(offset, (at.load_byte(offset) & keep) | byte);
+        }
     }
-    let keep = high.is(0).select(k.i64(0xf0), k.i64(0x0f));
-    let byte = byte.uext(I64).shl_by(high);
-    at.store_byte(offset, (at.load_byte(offset) & keep) | byte);
 }
 
 /// A head of one position, or of four, as integers, see `ir::quant::cache_row`.
