@@ -3,8 +3,8 @@
 //! # What
 //! Every weight of two dimensions is stored as the recipe says, or else as a budget chose, or else as
 //! `Context::weights`; vectors (gains, biases) stay f32:
-//! they are a thousandth of the bytes and enter every token. A matrix that a pass made (`rotate`, before a
-//! tied head) keeps 8 bits at least.
+//! they are a thousandth of the bytes and enter every token. Where others are integers, a matrix that a
+//! pass made (`rotate`, before a tied head) has 8 bits in groups, unless the recipe names it.
 //!
 //! # Why it is exact (or how far off)
 //! `f32` is exact. `f16` and `bf16` round to nearest, ties to even: a relative error of 2⁻¹¹ and 2⁻⁸
@@ -62,7 +62,11 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
     let read = read_by_graphs(module);
     for (weight, _) in module.weights.iter_mut().zip(read).filter(|(_, read)| *read) {
         let pinned = context.recipe.format(&weight.name);
-        let other = context.weights.map(|dtype| at_least_8_bits(&weight.source, dtype));
+        let made = made_by_a_pass(weight);
+        let other = context.weights.map(|dtype| match (dtype, made) {
+            (DType::Int(_), Some(made)) => made,
+            (dtype, _) => dtype,
+        });
         let dtype = pinned.or_else(|| budgeted.format(&weight.name)).or(other);
         if let (2, Some(dtype)) = (weight.dims.len(), dtype) {
             select_weight(weight, dtype, context.round)?;
@@ -72,13 +76,14 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
     Ok(log)
 }
 
-/// A matrix that a pass made is small and stands between two that are quantised: it keeps 8 bits.
-fn at_least_8_bits(source: &Source, dtype: DType) -> DType {
-    match (source, dtype) {
-        (Source::Blob(_), _) => dtype,
-        (_, DType::Int(format)) if format.bits < 8 => DType::Int(IntFormat::symmetric(8, 0)),
-        _ => dtype,
-    }
+/// The integers of a matrix that a pass made. It is small, and its rows are a large element on the
+/// diagonal and many small ones, which one scale for all would leave little of.
+fn made_by_a_pass(weight: &Weight) -> Option<DType> {
+    let (false, [_, columns]) = (matches!(weight.source, Source::Blob(_)), &weight.dims[..]) else {
+        return None;
+    };
+    let formats = [64, 48, 32, 16, 0].map(|group| IntFormat::symmetric(8, group));
+    formats.into_iter().find(|format| format.fits(*columns)).map(DType::Int)
 }
 
 /// A format that was chosen before is replaced, so that numbers are rounded once.

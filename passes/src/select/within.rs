@@ -3,10 +3,10 @@
 use super::budget::{Choice, choose};
 use super::sensitivity::{self, Row};
 use super::traffic::{Reads, reads};
-use super::{BUDGET, PASS, Recipe};
+use super::{BUDGET, PASS, Recipe, made_by_a_pass};
 use crate::{Context, PassError};
 use ir::uses::read_by_graphs;
-use ir::{DType, IntFormat, Module, Source, WeightId};
+use ir::{DType, Module, WeightId};
 
 /// What all weights may take together.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -181,7 +181,8 @@ fn leave_open(row: &mut Row, module: &Module, context: &Context<'_>, costs: &Cos
     }
 }
 
-/// Rules for the matrices that nothing is chosen for, and what all of these weights cost.
+/// Rules for what the table does not list, matrices that passes made and vectors, and what all of these
+/// cost.
 fn fixed(
     module: &Module,
     others: impl Iterator<Item = WeightId>,
@@ -189,22 +190,13 @@ fn fixed(
 ) -> (Recipe, u64) {
     let (mut recipe, mut cost) = (Recipe::default(), 0);
     for id in others {
-        let format = other(module, id);
+        let format = made_by_a_pass(module.weight(id)).unwrap_or(DType::F32);
         cost += costs.of(id, format);
         if module.weight(id).dims.len() == 2 {
             recipe.rules.push((module.weight(id).name.clone(), format));
         }
     }
     (recipe, cost)
-}
-
-/// The format of what the table does not list: vectors, and matrices that passes made, which are small.
-fn other(module: &Module, id: WeightId) -> DType {
-    let weight = module.weight(id);
-    match (weight.dims.len(), &weight.source) {
-        (2, source) if !matches!(source, Source::Blob(_)) => DType::Int(IntFormat::symmetric(8, 0)),
-        _ => DType::F32,
-    }
 }
 
 #[cfg(test)]
