@@ -94,7 +94,7 @@ fn learned(
     let seed = best_seed(flags, module, blobs, &lab, flag.seeds)?;
     let mut from = flags.clone();
     from.transforms.seed = seed;
-    let path = learn::rotations(&from, module, blobs, &lab, flag)?;
+    let path = learn::rotations(&from, module, blobs, &lab, flag, &teller(flags))?;
     teller(flags)(format!("rotations are kept in {}", path.display()));
     transforms.rotate = Rotate::File(path);
     Ok(transforms)

@@ -46,53 +46,105 @@ pub struct Learning {
 /// Rotations by name.
 pub type Learned = Vec<(String, Tensor)>;
 
-/// Learns the rotations of `module` on `windows`, one a step, by the predictions of `original`.
-/// `begun` are rotations of an earlier run and its steps; `seen` hears of each step: its number, its
-/// loss in nats, and the rotations after it.
+/// A text: windows to fit to, one a step, and windows to choose by.
+#[derive(Clone, Copy, Debug)]
+pub struct Texts<'a> {
+    /// What gradients are of.
+    pub fitted: &'a [Vec<i32>],
+    /// What decides which rotations are kept.
+    pub held: &'a [Vec<i32>],
+}
+
+/// Learning, so far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// Steps done.
+    pub steps: usize,
+    /// Rotations after them.
+    pub now: Learned,
+    /// Rotations that lost least on the text held back, the first ones among them.
+    pub best: Learned,
+    /// What those lost, in nats.
+    pub least: f64,
+}
+
+/// What there is to say of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Learning, so far.
+    pub run: &'a Run,
+    /// What the window of the step lost before it, in nats.
+    pub loss: f64,
+    /// What the text held back loses after it, where that was looked at.
+    pub held: Option<f64>,
+}
+
+/// Steps after which rotations are compared on the text held back.
+pub const CHECK: usize = 6;
+
+/// Learns the rotations of `module` by the predictions of `original`; those of all that were compared
+/// that lose least. `begun` is an earlier run, which goes on; `seen` hears of each step.
 pub fn learn(
     module: &Module,
     original: &Module,
     blobs: &dyn Blobs,
-    windows: &[Vec<i32>],
+    texts: Texts<'_>,
     how: Learning,
-    begun: Option<(usize, Learned)>,
-    seen: &mut dyn FnMut(usize, f64, &Learned),
+    begun: Option<Run>,
+    seen: &mut dyn FnMut(Seen<'_>),
 ) -> Result<Learned, PassError> {
     let fail = |why: String| PassError { pass: PASS, why };
     let original = float_view(original);
-    let aims: Vec<Vec<f32>> = {
-        let weights = Weights::new(&original, blobs, false).map_err(|e| fail(e.to_string()))?;
-        windows.iter().map(|tokens| Tape::new(&original, tokens).run(&weights).0).collect()
-    };
+    let exact = Weights::new(&original, blobs, false).map_err(|e| fail(e.to_string()))?;
+    let aim = |tokens: &Vec<i32>| Tape::new(&original, tokens).run(&exact).0;
+    let aims: Vec<Vec<f32>> = texts.fitted.iter().map(aim).collect();
+    let held: Vec<Vec<f32>> = texts.held.iter().map(aim).collect();
+    drop(exact);
     let mut weights = Weights::new(module, blobs, true).map_err(|e| fail(e.to_string()))?;
     if weights.rotations.is_empty() {
         return Err(fail("there is no rotation to learn; --rotations r1, r2 or both".into()));
     }
-    let mut first = 0;
-    if let Some((steps, rotations)) = begun {
-        first = steps;
-        for (rotation, (_, tensor)) in weights.rotations.iter_mut().zip(rotations) {
-            rotation.matrix = tensor.data;
-        }
-        weights.turn();
-    }
     let vocab = module.meta.vocab as usize;
-    for step in first..how.steps {
-        let at = step % windows.len();
-        let tape = Tape::new(module, &windows[at]);
+    let held_back = |weights: &Weights| {
+        let losses = texts.held.iter().zip(&held).map(|(tokens, aim)| {
+            let (logits, _) = Tape::new(module, tokens).run(weights);
+            ops::divergence(aim, &logits, vocab).0
+        });
+        losses.sum::<f64>() / held.len().max(1) as f64
+    };
+    let mut run = match begun {
+        Some(run) => {
+            weights.take(&run.now);
+            run
+        }
+        None => {
+            let (now, least) = (learned(&weights), held_back(&weights));
+            Run { steps: 0, best: now.clone(), now, least }
+        }
+    };
+    while run.steps < how.steps {
+        let at = run.steps % aims.len();
+        let tape = Tape::new(module, &texts.fitted[at]);
         let (logits, frames) = tape.run(&weights);
         let (loss, gradient) = ops::divergence(&aims[at], &logits, vocab);
         tape.back(&mut weights, &frames, gradient);
-        let done = step as f64 / how.steps as f64;
+        let done = run.steps as f64 / how.steps as f64;
         let rate = how.rate * (1.0 + (std::f64::consts::PI * done).cos()) / 2.0;
         for rotation in &mut weights.rotations {
             cayley::step(&mut rotation.matrix, &rotation.gradient, rotation.order, rate);
             rotation.gradient.fill(0.0);
         }
         weights.turn();
-        seen(step, loss, &learned(&weights));
+        run.steps += 1;
+        run.now = learned(&weights);
+        let check = run.steps.is_multiple_of(CHECK) || run.steps == how.steps;
+        let held = check.then(|| held_back(&weights));
+        if let Some(held) = held.filter(|held| *held < run.least) {
+            (run.least, run.best) = (held, run.now.clone());
+        }
+        seen(Seen { run: &run, loss, held });
     }
-    Ok(learned(&weights))
+    Ok(run.best)
 }
 
 fn learned(weights: &Weights) -> Learned {
@@ -157,23 +209,44 @@ mod tests {
     fn an_exact_model_has_nothing_to_lose() {
         let (module, original, blobs) = turned(None);
         let how = Learning { steps: 3, rate: 0.1 };
-        let mut seen = |_, loss: f64, _: &Learned| assert!(loss.abs() < 1e-6, "{loss}");
-        learn(&module, &original, &blobs, &[tokens()], how, None, &mut seen).expect("it learns");
+        let windows = [tokens()];
+        let texts = Texts { fitted: &windows, held: &windows };
+        let mut seen = |seen: Seen<'_>| assert!(seen.loss.abs() < 1e-6, "{}", seen.loss);
+        learn(&module, &original, &blobs, texts, how, None, &mut seen).expect("it learns");
     }
 
     #[test]
     fn a_run_that_was_cut_short_goes_on_to_the_same_end() {
         let (module, original, blobs) = turned(Some(4));
         let windows = [tokens(), tokens()[3..].to_vec()];
-        let how = Learning { steps: 6, rate: 0.1 };
+        let texts = Texts { fitted: &windows, held: &windows[..1] };
+        let how = Learning { steps: 8, rate: 0.1 };
         let mut half = None;
-        let mut keep = |step, _, learned: &Learned| {
-            if step == 2 {
-                half = Some((3, learned.clone()));
+        let mut keep = |seen: Seen<'_>| {
+            if seen.run.steps == 3 {
+                half = Some(seen.run.clone());
             }
         };
-        let whole = learn(&module, &original, &blobs, &windows, how, None, &mut keep);
-        let rest = learn(&module, &original, &blobs, &windows, how, half, &mut |_, _, _| {});
+        let whole = learn(&module, &original, &blobs, texts, how, None, &mut keep);
+        let rest = learn(&module, &original, &blobs, texts, how, half, &mut |_| {});
         assert_eq!(whole.expect("it learns"), rest.expect("it goes on"));
+    }
+
+    #[test]
+    fn nothing_that_loses_more_than_the_start_is_kept() {
+        let (module, original, blobs) = turned(Some(4));
+        let windows = [tokens(), tokens()[3..].to_vec()];
+        let texts = Texts { fitted: &windows[1..], held: &windows[..1] };
+        for rate in [0.02, 2.0] {
+            let how = Learning { steps: 2 * CHECK, rate };
+            let (mut losses, mut least) = (vec![], f64::INFINITY);
+            let mut note = |seen: Seen<'_>| {
+                losses.extend(seen.held);
+                least = seen.run.least;
+            };
+            learn(&module, &original, &blobs, texts, how, None, &mut note).expect("it learns");
+            assert_eq!(losses.len(), 2, "two checks");
+            assert!(losses.iter().all(|loss| least <= *loss), "{least} of {losses:?}");
+        }
     }
 }

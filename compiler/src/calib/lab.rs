@@ -162,6 +162,11 @@ impl<'a> Laboratory<'a> {
         &self.windows
     }
 
+    /// What is compared on.
+    pub fn held(&self) -> &[Vec<i32>] {
+        &self.held
+    }
+
     /// What was found before.
     pub fn cache(&self) -> &Cache {
         &self.cache

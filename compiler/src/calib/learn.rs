@@ -7,7 +7,7 @@ use crate::pipeline;
 use crate::progress;
 use crate::transforms::{Rotate, SEEDS_MAX, TransformFlags};
 use ir::{Blobs, Module, Tensor};
-use passes::learn::{Learned, Learning, learn};
+use passes::learn::{CHECK, Learned, Learning, Run, Seen, Texts, learn};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize_to_file};
 use std::ops::ControlFlow;
@@ -28,12 +28,9 @@ pub struct LearnFlag {
 
 /// Windows that are gone through again and again: their predictions are kept in memory.
 const WINDOWS: usize = 12;
-/// Steps after which what was learned is kept, so that a run that is cut short can go on.
-const KEEP: usize = 5;
-
 impl Default for LearnFlag {
     fn default() -> LearnFlag {
-        LearnFlag { how: Learning { steps: 36, rate: 0.1 }, tokens: 256, seeds: 4 }
+        LearnFlag { how: Learning { steps: 36, rate: 0.02 }, tokens: 256, seeds: 4 }
     }
 }
 
@@ -64,13 +61,14 @@ impl FromStr for LearnFlag {
     }
 }
 
-/// A file of rotations, learned now or before.
+/// A file of rotations, learned now or before; `tell` hears of each step.
 pub fn rotations(
     flags: &ModelFlags,
     original: &Module,
     blobs: &dyn Blobs,
     lab: &Laboratory<'_>,
     flag: LearnFlag,
+    tell: &dyn Fn(String),
 ) -> Result<PathBuf, Error> {
     let mut module = original.clone();
     let mut context = flags.context()?;
@@ -87,10 +85,12 @@ pub fn rotations(
     let error = |e: passes::PassError| Error::new("IG0501", e.to_string());
     passes::run(&mut module, &chosen, &context, &mut |_| ControlFlow::Continue(()))
         .map_err(error)?;
-    let windows: Vec<Vec<i32>> = lab.windows().iter().take(WINDOWS).cloned().collect();
-    let windows: Vec<Vec<i32>> =
-        windows.into_iter().map(|w| w[..w.len().min(flag.tokens as usize)].to_vec()).collect();
-    let key = lab.key(&format!("{module} {:?} {windows:?}", flag.how));
+    let short = |windows: &[Vec<i32>]| {
+        let short = |w: &Vec<i32>| w[..w.len().min(flag.tokens as usize)].to_vec();
+        windows.iter().take(WINDOWS).map(short).collect::<Vec<_>>()
+    };
+    let (fitted, held) = (short(lab.windows()), short(lab.held()));
+    let key = lab.key(&format!("{module} {:?} {fitted:?} {held:?}", flag.how));
     let cache = lab.cache();
     let path = cache.path("safetensors", key);
     if path.exists() {
@@ -98,14 +98,20 @@ pub fn rotations(
     }
     let begun = cache.load("learning", key).and_then(|bytes| unpack(&bytes));
     let bar = progress::steps("learning rotations", flag.how.steps as u64);
-    let mut show = |step: usize, loss: f64, learned: &Learned| {
-        bar.set_position(step as u64 + 1);
+    let mut show = |seen: Seen<'_>| {
+        let Seen { run, loss, held } = seen;
+        bar.set_position(run.steps as u64);
         bar.set_message(format!("learning rotations, {loss:.4} nats"));
-        if (step + 1).is_multiple_of(KEEP) {
-            cache.store("learning", key, &pack(step + 1, learned));
+        let held = held.map_or(String::new(), |held| {
+            format!("; on text held back {held:.4}, at best {:.4}", run.least)
+        });
+        tell(format!("step {} of {}: {loss:.4} nats{held}", run.steps, flag.how.steps));
+        if run.steps.is_multiple_of(CHECK) {
+            cache.store("learning", key, &pack(run));
         }
     };
-    let learned = learn(&module, original, blobs, &windows, flag.how, begun, &mut show);
+    let texts = Texts { fitted: &fitted, held: &held };
+    let learned = learn(&module, original, blobs, texts, flag.how, begun, &mut show);
     bar.finish_and_clear();
     write(&learned.map_err(error)?, &path)?;
     Ok(path)
@@ -137,29 +143,42 @@ fn write(learned: &Learned, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Steps done; of each rotation its order and its numbers.
-fn pack(steps: usize, learned: &Learned) -> Vec<u8> {
-    let mut bytes = (steps as u64).to_le_bytes().to_vec();
-    for (_, tensor) in learned {
-        bytes.extend(tensor.dims[0].to_le_bytes());
-        bytes.extend(tensor.data.iter().flat_map(|x| x.to_le_bytes()));
+/// Steps done and the least loss; of each rotation its order and its numbers, now and at best.
+fn pack(run: &Run) -> Vec<u8> {
+    let mut bytes = (run.steps as u64).to_le_bytes().to_vec();
+    bytes.extend(run.least.to_le_bytes());
+    for ((name, now), (_, best)) in run.now.iter().zip(&run.best) {
+        bytes.extend((name.len() as u64).to_le_bytes());
+        bytes.extend(name.as_bytes());
+        bytes.extend(now.dims[0].to_le_bytes());
+        bytes.extend(now.data.iter().chain(&best.data).flat_map(|x| x.to_le_bytes()));
     }
     bytes
 }
 
-/// The same back, without names: rotations are in the order of the module.
-fn unpack(bytes: &[u8]) -> Option<(usize, Learned)> {
-    let (steps, mut bytes) = bytes.split_at_checked(8)?;
-    let mut learned = vec![];
+/// The same back; none if bytes are missing.
+fn unpack(mut bytes: &[u8]) -> Option<Run> {
+    let bytes = &mut bytes;
+    let steps = usize::try_from(u64::from_le_bytes(*taken(bytes)?)).ok()?;
+    let least = f64::from_le_bytes(*taken(bytes)?);
+    let (mut now, mut best) = (vec![], vec![]);
     while !bytes.is_empty() {
-        let (order, rest) = bytes.split_at_checked(8)?;
-        let order = u64::from_le_bytes(order.try_into().ok()?);
-        let (data, rest) = rest.split_at_checked(usize::try_from(order * order * 4).ok()?)?;
-        let data = data.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]]));
-        learned.push((String::new(), Tensor { dims: vec![order; 2], data: data.collect() }));
-        bytes = rest;
+        let name = usize::try_from(u64::from_le_bytes(*taken(bytes)?)).ok()?;
+        let name = String::from_utf8(bytes.split_off(..name)?.to_vec()).ok()?;
+        let order = u64::from_le_bytes(*taken(bytes)?);
+        for learned in [&mut now, &mut best] {
+            let data = bytes.split_off(..usize::try_from(order * order * 4).ok()?)?;
+            let data = data.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]]));
+            learned.push((name.clone(), Tensor { dims: vec![order; 2], data: data.collect() }));
+        }
     }
-    Some((u64::from_le_bytes(steps.try_into().ok()?) as usize, learned))
+    Some(Run { steps, now, best, least })
+}
+
+fn taken<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8; 8]> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(first)
 }
 
 #[cfg(test)]
@@ -168,10 +187,11 @@ mod tests {
 
     #[test]
     fn what_was_learned_comes_back() {
-        let tensor = |n: u64| Tensor { dims: vec![n; 2], data: vec![0.5; (n * n) as usize] };
-        let learned: Learned = vec![(String::new(), tensor(4)), (String::new(), tensor(2))];
-        let bytes = pack(7, &learned);
-        assert_eq!(unpack(&bytes), Some((7, learned)));
+        let tensor = |n: u64, x| Tensor { dims: vec![n; 2], data: vec![x; (n * n) as usize] };
+        let learned = |x| vec![("r1".into(), tensor(4, x)), ("r2.0".into(), tensor(2, x))];
+        let run = Run { steps: 7, now: learned(0.5), best: learned(0.25), least: 1.5 };
+        let bytes = pack(&run);
+        assert_eq!(unpack(&bytes), Some(run));
         assert_eq!(unpack(&bytes[..bytes.len() - 1]), None);
     }
 

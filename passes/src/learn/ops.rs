@@ -6,21 +6,32 @@ use faer::{Accum, MatMut, MatRef, Par};
 use ir::{Gate, Rope};
 use rayon::prelude::*;
 
-/// Rows of a product that are one task.
-const TILE: usize = 64;
+/// Tasks of a product.
+const TILES: usize = 8;
+/// Rows or columns that are not worth a task.
+const TILE_MIN: usize = 96;
 
 /// A view of rows of `width` floats.
 pub(super) fn view(data: &[f32], width: usize) -> MatRef<'_, f32> {
     MatRef::from_row_major_slice(data, data.len() / width, width)
 }
 
-/// `out[m][n] += a · b`.
+/// `out[m][n] += a · b`, cut along the longer side of `out`.
 pub(super) fn add_product(out: &mut [f32], n: usize, a: MatRef<'_, f32>, b: MatRef<'_, f32>) {
-    out.par_chunks_mut(TILE * n).enumerate().for_each(|(tile, out)| {
-        let rows = out.len() / n;
-        let out = MatMut::from_row_major_slice_mut(out, rows, n);
-        matmul(out, Accum::Add, a.subrows(tile * TILE, rows), b, 1.0f32, Par::Seq);
-    });
+    let m = out.len() / n;
+    let tile = m.max(n).div_ceil(TILES).max(TILE_MIN);
+    let out = MatMut::from_row_major_slice_mut(out, m, n);
+    let add = |out: MatMut<'_, f32>, a, b| matmul(out, Accum::Add, a, b, 1.0f32, Par::Seq);
+    match m > n {
+        true => out
+            .par_row_chunks_mut(tile)
+            .zip(a.par_row_chunks(tile))
+            .for_each(|(out, a)| add(out, a, b)),
+        false => out
+            .par_col_chunks_mut(tile)
+            .zip(b.par_col_chunks(tile))
+            .for_each(|(out, b)| add(out, a, b)),
+    }
 }
 
 /// `a · b`.

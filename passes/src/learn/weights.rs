@@ -79,7 +79,15 @@ impl Weights {
         dims(&self.all[&id].base)
     }
 
-    /// Takes the rotations as they are now.
+    /// Takes rotations from elsewhere, in the same order.
+    pub fn take(&mut self, rotations: &[(String, Tensor)]) {
+        for (rotation, (_, tensor)) in self.rotations.iter_mut().zip(rotations) {
+            rotation.matrix.clone_from(&tensor.data);
+        }
+        self.turn();
+    }
+
+    /// Turns weights by the rotations as they are now.
     pub fn turn(&mut self) {
         for turned in self.all.values_mut().filter(|t| !t.turns.is_empty()) {
             let columns = dims(&turned.base)[1];
