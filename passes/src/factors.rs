@@ -114,6 +114,11 @@ pub fn power(power: f64, inputs: &[f32]) -> Vec<i8> {
     quarters(inputs.iter().map(exponent).collect())
 }
 
+/// `s = inputs / end` where a channel reaches beyond `end`, else 1.
+pub fn beyond(end: f32, inputs: &[f32]) -> Vec<i8> {
+    quarters(inputs.iter().map(|x| Some(f64::from(x / end).max(1.0).log2())).collect())
+}
+
 /// Exponents of two in quarter octaves around their mean: a common factor changes nothing.
 fn quarters(exponents: Vec<Option<f64>>) -> Vec<i8> {
     let alive: Vec<f64> = exponents.iter().flatten().copied().collect();
@@ -185,6 +190,12 @@ mod tests {
         assert_eq!(smooth(1.0, &inputs, &columns), [-8, 8]);
         assert_eq!(smooth(0.0, &inputs, &columns), [0, 0]);
         assert_eq!(smooth(0.0, &[1.0, 1.0], &[1.0, 16.0]), [8, -8]);
+    }
+
+    #[test]
+    fn what_reaches_beyond_an_end_is_brought_back_to_it() {
+        // Four octaves beyond, shared out so that the mean stays.
+        assert_eq!(beyond(2.0, &[0.0, 1.0, 2.0, 32.0]), [-4, -4, -4, 12]);
     }
 
     #[test]

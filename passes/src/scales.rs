@@ -1,11 +1,12 @@
 //! Scales that are searched for, site by site: those under which what a matrix and its rows lose
 //! by rounding is least.
 //!
-//! Candidates are those of AWQ (arXiv 2306.00978), powers of a channel's mean magnitude, and those of
-//! SmoothQuant (2211.10438); the loss is that of AQAS (EMNLP 2023), of weights and rows together. None
-//! at all is among them.
+//! Candidates are those of AWQ (arXiv 2306.00978), powers of a channel's mean magnitude, those of
+//! SmoothQuant (2211.10438), and those of Outlier Suppression+ (2304.09145), which touch only channels
+//! that reach beyond an end; the loss is that of AQAS (EMNLP 2023), of weights and rows together. None at
+//! all is among them.
 
-use crate::factors::{power, smooth};
+use crate::factors::{beyond, power, smooth};
 use crate::round::loss;
 use crate::stats::Moments;
 use ir::history::factor;
@@ -16,6 +17,8 @@ use ir::{IntFormat, Tensor};
 const POWERS: [f64; 8] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8];
 /// Shares of the range. Fixed ranges want the largest: every row pays for the widest channel.
 const ALPHAS: [f64; 6] = [0.3, 0.5, 0.7, 0.8, 0.9, 1.0];
+/// Ends that are tried, each half an octave below the one before, from the widest channel down.
+const ENDS: i32 = 14;
 /// How many times its root mean square the largest element of a channel is taken to be, in a row.
 const PEAK: f64 = 3.0;
 
@@ -52,7 +55,9 @@ impl Place<'_> {
         let columns = (self.fold)(&self.columns());
         let powers = POWERS.iter().map(|&p| power(p, &means));
         let shares = ALPHAS.iter().map(|&alpha| smooth(alpha, &most, &columns));
-        let all = powers.chain(shares).map(|quarters| (self.loss(&quarters), quarters));
+        let widest = most.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        let ends = (1..=ENDS).map(|i| beyond(widest * (-0.5 * i as f32).exp2(), &most));
+        let all = powers.chain(shares).chain(ends).map(|quarters| (self.loss(&quarters), quarters));
         all.min_by(|a, b| a.0.total_cmp(&b.0)).expect("there are candidates").1
     }
 
