@@ -25,22 +25,18 @@ pub(super) const YMM: [AsmRegisterYmm; 16] = [
     ymm15,
 ];
 
+/// Bytes that memory gives at once.
+pub(super) const LINE: usize = 64;
 /// How far ahead weights are fetched that one row is multiplied with: into the second cache, into the
 /// first. One row takes less time for them than memory does, and what the machine fetches by itself
 /// ends with each page.
 const AHEAD_BYTES: [i32; 2] = [16384, 2048];
 
-/// Fetches what is ahead of `bytes` bytes at `at`.
-pub(super) fn fetch_ahead(
-    a: &mut CodeAssembler,
-    at: AsmRegister64,
-    bytes: u64,
-) -> Result<(), IcedError> {
+/// Fetches what is ahead of the line at `at`.
+pub(super) fn fetch_ahead(a: &mut CodeAssembler, at: AsmMemoryOperand) -> Result<(), IcedError> {
     let [far, near] = AHEAD_BYTES;
-    (0..bytes as i32).step_by(64).try_for_each(|line| {
-        a.prefetcht1(byte_ptr(at + (far + line)))?;
-        a.prefetcht0(byte_ptr(at + (near + line)))
-    })
+    a.prefetcht1(at + far)?;
+    a.prefetcht0(at + near)
 }
 
 /// The kernel for `m` rows of `x` and a panel of `width` rows, `lanes` (8 or 16) floats a vector.
@@ -122,7 +118,7 @@ fn slice(a: &mut CodeAssembler, s: &Shape, first: usize, vectors: usize) -> Resu
     a.jl(tail)?;
     a.set_label(&mut four)?;
     if s.m == 1 && first == 0 {
-        fetch_ahead(a, r10, 4 * s.step() as u64)?;
+        (0..4 * s.step()).step_by(LINE).try_for_each(|line| fetch_ahead(a, r10 + line as i32))?;
     }
     step(a, s, vectors, 4)?;
     a.sub(r13, 4)?;

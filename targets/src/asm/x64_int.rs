@@ -12,7 +12,7 @@
 
 use super::Code;
 use super::wide::{ARGUMENTS, Wide};
-use super::x64::fetch_ahead;
+use super::x64::{LINE, fetch_ahead};
 use crate::kernels::int_panel::planes::{self, Piece, block_in_16_bits, held, in_nibbles, pieces};
 use crate::kernels::int_panel::{SCALES_BYTES, Shape};
 use crate::kernels::panel::PANEL_ROWS;
@@ -247,9 +247,6 @@ fn halves(w: &Wide, at: i32, first: usize, j: usize) -> AsmMemoryOperand {
 }
 
 fn one_group(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
-    if s.m == 1 && first == 0 {
-        fetch_ahead(&mut w.a, r10, s.shape.step_bytes())?;
-    }
     match (s.unit, s.shape.nested()) {
         (Unit::Avx2, _) => sums_of_16_bits(w, s)?,
         (Unit::AvxVnni | Unit::Avx512Vnni, false) => dots(w, s)?,
@@ -293,9 +290,24 @@ fn dots(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
 /// Where a kernel keeps a sum: by row, by vector.
 type Sum = fn(&Kernel, usize, usize) -> usize;
 
+/// Fetches the lines ahead of those that a group has for these vectors, a few with every four `k`: all
+/// at once they would keep loads waiting.
+fn fetch(w: &mut Wide, s: &Kernel, k: i32) -> Result<(), IcedError> {
+    if s.m > 1 {
+        return Ok(());
+    }
+    // Of each four rows of vectors one slice reads its own.
+    let slices = PANEL_ROWS as usize / (s.vectors() * w.lanes() as usize);
+    let bytes = s.shape.step_bytes() as usize;
+    let (group, lines) = (s.shape.group as usize, bytes.div_ceil(LINE * slices));
+    let mine = (0..lines).filter(|line| line * group / lines / 4 == k as usize / 4);
+    mine.into_iter().try_for_each(|i| fetch_ahead(&mut w.a, r10 + (i * LINE * slices) as i32))
+}
+
 /// The dot products of so many `k`.
 fn quads(w: &mut Wide, s: &Kernel, of: std::ops::Range<i32>, sum: Sum) -> Result<(), IcedError> {
     for k in of.step_by(4) {
+        fetch(w, s, k)?;
         bytes(w, s, k)?;
         dot(w, s, Kernel::half, k, sum)?;
     }
@@ -413,6 +425,7 @@ fn sums_of_16_bits(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
     let (group, block) = (s.shape.group as i32, block(s.shape));
     for from in (0..group).step_by(block as usize) {
         for k in (from..group.min(from + block)).step_by(4) {
+            fetch(w, s, k)?;
             bytes(w, s, k)?;
             if in_nibbles(s.shape.format) {
                 for j in 0..s.vectors() {
