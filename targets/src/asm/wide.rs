@@ -176,6 +176,24 @@ impl Wide {
         }
     }
 
+    /// `to = a ^ [at]`.
+    pub fn xor_from(&mut self, to: usize, a: usize, at: AsmMemoryOperand) -> Done {
+        match self.zmm {
+            true => self.a.vpxord(ZMM[to], ZMM[a], zmmword_ptr(at)),
+            false => self.a.vpxor(YMM[to], YMM[a], ymmword_ptr(at)),
+        }
+    }
+
+    /// Magnitudes of signed bytes, 256 bits only.
+    pub fn magnitude(&mut self, to: usize, of: usize) -> Done {
+        self.a.vpabsb(YMM[to], YMM[of])
+    }
+
+    /// Bytes `a` with the sign that they and those of `by` have together, 256 bits only.
+    pub fn with_sign(&mut self, to: usize, a: usize, by: usize) -> Done {
+        self.a.vpsignb(YMM[to], YMM[a], YMM[by])
+    }
+
     /// `to |= a & b`; `a` is lost.
     pub fn or_and(&mut self, to: usize, a: usize, b: usize) -> Done {
         match self.zmm {

@@ -8,7 +8,9 @@
 //! adding is one instruction more; zero points come in by the sums of activations.
 //!
 //! Without a dot product instruction (AVX2) `vpmaddubsw` adds two products to 16 bits: eight of those
-//! sums fit if they are of nibbles, fewer if they are of more bits, and bytes are multiplied in nibbles.
+//! sums fit if they are of nibbles, fewer if they are of more bits. One row is multiplied with the
+//! nibbles of bytes; more rows share the work of taking magnitudes, of which one product fits, and
+//! activations take the signs.
 
 use super::Code;
 use super::wide::{ARGUMENTS, Wide};
@@ -52,7 +54,7 @@ pub fn panel(unit: Unit, shape: Shape, m: u64) -> Code {
 
 /// Rows that one kernel takes, largest first: what the registers hold.
 pub fn row_counts(unit: Unit, shape: Shape) -> &'static [u64] {
-    match (unit, registers(unit, shape)) {
+    match (unit, registers(unit, shape, 2)) {
         (Unit::Avx512Vnni, 3) => &[4, 2, 1],
         (Unit::AvxVnni, 3) => &[3, 1],
         (Unit::AvxVnni, _) if second(shape).is_some() => &[4, 2, 1],
@@ -63,15 +65,21 @@ pub fn row_counts(unit: Unit, shape: Shape) -> &'static [u64] {
     }
 }
 
-/// Registers of each running sum: itself, the products of a group, and their sums in 16 bits, or the
-/// products of a part.
-fn registers(unit: Unit, shape: Shape) -> usize {
+/// Registers of each running sum of `m` rows: itself, the products of a group, and their sums in 16
+/// bits, of two nibbles where bytes have them, or the products of a part.
+fn registers(unit: Unit, shape: Shape, m: usize) -> usize {
     if shape.nested() {
         return 3;
     }
     match unit {
         Unit::Avx512Vnni | Unit::AvxVnni => 2,
-        Unit::Avx2 if in_nibbles(shape.format) => 4,
+        Unit::Avx2 if in_nibbles(shape.format) => {
+            if m == 1 {
+                4
+            } else {
+                2
+            }
+        }
         Unit::Avx2 if shape.group <= block(shape) as u64 => 2,
         Unit::Avx2 => 3,
     }
@@ -97,6 +105,9 @@ fn second(shape: Shape) -> Option<Second> {
     mask.or_else(|| planes::table(shape.format, Arch::X64).map(Second::Table))
 }
 
+/// The bit that makes bytes signed: they count from minus it then.
+const SIGN: u8 = 0x80;
+
 struct Kernel {
     unit: Unit,
     shape: Shape,
@@ -108,7 +119,7 @@ impl Kernel {
     fn vectors(&self) -> usize {
         match self.unit {
             Unit::Avx512Vnni => 2,
-            _ if self.m * registers(self.unit, self.shape) <= 4 => 2,
+            _ if self.m * self.registers() <= 4 => 2,
             _ => 1,
         }
     }
@@ -125,9 +136,24 @@ impl Kernel {
         self.place(1, t, j)
     }
 
+    /// Registers of each running sum.
+    fn registers(&self) -> usize {
+        registers(self.unit, self.shape, self.m)
+    }
+
+    /// Whether bytes are multiplied that are too large for sums of 16 bits.
+    fn large(&self) -> bool {
+        !self.unit.has_dot() && in_nibbles(self.shape.format)
+    }
+
+    /// Whether magnitudes of those are multiplied, not nibbles.
+    fn by_magnitude(&self) -> bool {
+        self.large() && self.m > 1
+    }
+
     /// Sums of 16 bits; of one plane of nibbles where there are two.
     fn sum16(&self, plane: usize, t: usize, j: usize) -> usize {
-        let planes = registers(self.unit, self.shape) - 2;
+        let planes = self.registers() - 2;
         self.place(if planes == 0 { 1 } else { 2 + plane }, t, j)
     }
 
@@ -137,7 +163,7 @@ impl Kernel {
     }
 
     fn spare(&self, i: usize) -> usize {
-        self.place(registers(self.unit, self.shape), 0, 0) + i
+        self.place(self.registers(), 0, 0) + i
     }
 
     fn raw(&self, j: usize) -> usize {
@@ -186,11 +212,18 @@ fn row(t: usize) -> AsmMemoryOperand {
 fn assemble(s: &Kernel) -> Result<Code, IcedError> {
     let mut w = Wide::new(s.unit == Unit::Avx512Vnni)?;
     let low = pieces(s.shape.format, 0).next().expect("integers have bits");
-    let mask = if low.bits == 8 { 0x0f } else { low.mask() };
+    let mask = match low.bits {
+        8 if s.by_magnitude() => SIGN,
+        8 => 0x0f,
+        _ => low.mask(),
+    };
     w.constant(s.mask(), u32::from_le_bytes([mask; 4]))?;
+    let sign = if s.by_magnitude() { SIGN } else { 0 };
     match second(s.shape) {
         Some(Second::Mask(mask)) => w.constant(s.second(), u32::from_le_bytes([mask; 4]))?,
-        Some(Second::Table(table)) => w.constant_bytes(s.second(), table)?,
+        Some(Second::Table(table)) => {
+            w.constant_bytes(s.second(), table.map(|byte| byte ^ sign))?
+        }
         None => {}
     }
     if s.shape.nested() {
@@ -248,6 +281,7 @@ fn halves(w: &Wide, at: i32, first: usize, j: usize) -> AsmMemoryOperand {
 
 fn one_group(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
     match (s.unit, s.shape.nested()) {
+        (Unit::Avx2, _) if s.by_magnitude() => magnitudes(w, s)?,
         (Unit::Avx2, _) => sums_of_16_bits(w, s)?,
         (Unit::AvxVnni | Unit::Avx512Vnni, false) => dots(w, s)?,
         (Unit::AvxVnni | Unit::Avx512Vnni, true) => nested_dots(w, s)?,
@@ -344,8 +378,9 @@ fn low_bits(
     at: AsmMemoryOperand,
 ) -> Result<(), IcedError> {
     let (half, raw) = (s.half(j), s.raw(j));
-    let kept = !w.zmm && !in_nibbles(s.shape.format) && pieces(s.shape.format, 0).count() == 1;
+    let kept = !w.zmm && !s.large() && pieces(s.shape.format, 0).count() == 1;
     match (piece.bits, piece.from) {
+        (8, _) if s.by_magnitude() => w.xor_from(half, s.mask(), at),
         (8, _) => w.load(half, at),
         (_, 0) if kept => {
             w.load(raw, at)?;
@@ -427,7 +462,7 @@ fn sums_of_16_bits(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
         for k in (from..group.min(from + block)).step_by(4) {
             fetch(w, s, k)?;
             bytes(w, s, k)?;
-            if in_nibbles(s.shape.format) {
+            if s.large() {
                 for j in 0..s.vectors() {
                     w.shr_i16(s.raw(j), s.half(j), 4)?;
                     w.and(s.raw(j), s.raw(j), s.mask())?;
@@ -466,16 +501,14 @@ fn madd(
     plane: usize,
     first: bool,
 ) -> Result<(), IcedError> {
-    for t in 0..s.m {
-        for j in 0..s.vectors() {
-            let sum = s.sum16(plane, t, j);
-            w.splat(s.x(), row(t) + at)?;
-            if first {
-                w.madd_u8(sum, from(s, j), s.x())?;
-            } else {
-                w.madd_u8(s.x(), from(s, j), s.x())?;
-                w.add_i16(sum, sum, s.x())?;
-            }
+    for (t, j) in s.all() {
+        let sum = s.sum16(plane, t, j);
+        w.splat(s.x(), row(t) + at)?;
+        if first {
+            w.madd_u8(sum, from(s, j), s.x())?;
+        } else {
+            w.madd_u8(s.x(), from(s, j), s.x())?;
+            w.add_i16(sum, sum, s.x())?;
         }
     }
     Ok(())
@@ -490,12 +523,47 @@ fn widen(w: &mut Wide, s: &Kernel, t: usize, j: usize, first: bool) -> Result<()
         w.madd_i16(s.x(), low, s.ones())?;
         w.add_i32(product, product, s.x())?;
     }
-    if in_nibbles(s.shape.format) {
+    if s.large() {
         w.madd_i16(s.x(), s.sum16(1, t, j), s.ones())?;
         w.shl_i32(s.x(), s.x(), 4)?;
         w.add_i32(product, product, s.x())?;
     }
     Ok(())
+}
+
+/// Products of magnitudes of signed bytes, by activations with the signs of those.
+fn magnitudes(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
+    for t in 0..s.m {
+        from_sign(w, s, t)?;
+        (1..s.vectors()).try_for_each(|j| w.copy(s.product(t, j), s.product(t, 0)))?;
+    }
+    for k in (0..s.shape.group as i32).step_by(4) {
+        fetch(w, s, k)?;
+        bytes(w, s, k)?;
+        (0..s.vectors()).try_for_each(|j| w.magnitude(s.raw(j), s.half(j)))?;
+        for (t, j) in s.all() {
+            w.splat(s.x(), row(t) + k)?;
+            w.with_sign(s.x(), s.x(), s.half(j))?;
+            w.madd_u8(s.x(), s.raw(j), s.x())?;
+            w.madd_i16(s.x(), s.x(), s.ones())?;
+            w.add_i32(s.product(t, j), s.product(t, j), s.x())?;
+        }
+    }
+    Ok(())
+}
+
+/// What signed bytes leave out of the sum of row `t`, less what unsigned ones add to it.
+fn from_sign(w: &mut Wide, s: &Kernel, t: usize) -> Result<(), IcedError> {
+    let (product, sign) = (s.product(t, 0), i64::from(SIGN));
+    if held(s.shape.format, Arch::X64).more == sign {
+        return w.zero(product);
+    }
+    w.splat(s.x(), row(t) + (s.shape.group as i32 + NEGATIVE_SUM))?;
+    w.shl_i32(s.x(), s.x(), sign.ilog2())?;
+    if !start(w, s, t, product)? {
+        w.zero(product)?;
+    }
+    w.sub_i32(product, product, s.x())
 }
 
 /// The sums of 16 bits of a part times its factors to the products, and zero points times sums of
