@@ -2,11 +2,12 @@
 
 use ingot::frontend;
 use ingot_tests::model::{shipped, tokens};
-use passes::learn::{Learned, Learning, learn};
+use passes::learn::{Learning, Run, Seen, Texts, learn};
 use passes::simulate::Simulation;
 use passes::{Context, fold_norms, rotate, simulate};
 
-fn learned(steps: usize) -> (Learned, Vec<f64>) {
+/// The run after each step, and what its window lost before it.
+fn learned(steps: usize) -> Vec<(Run, f64)> {
     let checkpoint = frontend::open(&shipped("examples/models/shakespeare")).expect("it ships");
     let original = checkpoint.module;
     let mut module = original.clone();
@@ -15,20 +16,29 @@ fn learned(steps: usize) -> (Learned, Vec<f64>) {
     fold_norms::run(&mut module, &context).expect("norms fold");
     rotate::run(&mut module, &context).expect("it turns");
     simulate::run(&mut module, &context).expect("rows are f32");
-    let window = tokens(&module, 48).into_iter().map(|t| t as i32).collect();
-    let mut losses = vec![];
-    let mut seen = |_, loss, _: &Learned| losses.push(loss);
-    let how = Learning { steps, rate: 0.1 };
-    let end = learn(&module, &original, &checkpoint.blobs, &[window], how, None, &mut seen);
-    (end.expect("it learns"), losses)
+    let windows = [tokens(&module, 48).into_iter().map(|t| t as i32).collect()];
+    let texts = Texts { fitted: &windows, held: &windows };
+    let mut runs = vec![];
+    let mut seen = |seen: Seen<'_>| runs.push((seen.run.clone(), seen.loss));
+    let how = Learning { steps, rate: 0.02 };
+    let end = learn(&module, &original, &checkpoint.blobs, texts, how, None, &mut seen);
+    assert_eq!(end.expect("it learns"), runs.last().expect("there are steps").0.best);
+    runs
+}
+
+#[test]
+fn learning_loses_less_than_where_it_starts() {
+    let runs = learned(12);
+    let (start, end) = (runs[0].1, runs.last().expect("twelve").0.least);
+    assert!(end < 0.9 * start, "{end} nats, {start} before");
 }
 
 #[test]
 fn rotations_stay_rotations_and_move() {
-    let ((start, _), (end, losses)) = (learned(0), learned(4));
-    assert_eq!(losses.len(), 4);
-    assert!(losses.iter().all(|loss| (1e-3..1.0).contains(loss)), "{losses:?}");
-    for ((name, before), (_, after)) in start.iter().zip(&end) {
+    let runs = learned(4);
+    assert_eq!(runs.len(), 4);
+    assert!(runs.iter().all(|(_, loss)| (1e-3..1.0).contains(loss)), "{runs:?}");
+    for ((name, before), (_, after)) in runs[0].0.now.iter().zip(&runs[3].0.now) {
         let n = after.dims[0] as usize;
         let rows: Vec<&[f32]> = after.data.chunks(n).collect();
         for (i, a) in rows.iter().enumerate() {

@@ -3,7 +3,7 @@
 use super::ops::{
     Attention, add, gate_mul, gate_mul_back, product, rms_norm, rms_norm_back, rope, scale, view,
 };
-use super::weights::{Weights, mean_price};
+use super::weights::{Weights, ends, mean_price};
 use ir::hadamard::Hadamard;
 use ir::quant::{FakeGrid, quantised_rows};
 use ir::{Arg, Graph, GraphId, Module, Op, Param, Side, Type, ValueId, WeightId};
@@ -245,8 +245,8 @@ impl<'m> Tape<'m> {
             Op::FakeQuant { group, .. } => {
                 if let (1, Some(by)) = (args.len(), basis(graph, frame, inst, weights)) {
                     let (x, y) = (frame.rows(args[0]), frame.rows(Arg::Value(inst.result)));
-                    let slope = range_slope(x, y, &dy, *group as usize);
-                    weights.back_rows(by, x, &slope);
+                    let price = price_of_range(x, y, &dy, *group as usize);
+                    weights.see(by, x, *group as usize, price);
                 }
                 vec![rows(dy)]
             }
@@ -310,32 +310,33 @@ fn basis(graph: &Graph, frame: &Frame, inst: &ir::Inst, weights: &Weights) -> Op
         Op::Linear => weights.basis(frame.weight(linear.args[1])?, side),
         _ => None,
     };
-    let reads = |i: &&ir::Inst| i.args.first() == Some(&Arg::Value(inst.result));
     let made = |i: &&ir::Inst| inst.args[0] == Arg::Value(i.result);
-    let readers = graph.insts.iter().filter(reads).find_map(|i| of(i, Side::In));
-    readers.or_else(|| graph.insts.iter().filter(made).find_map(|i| of(i, Side::Out)))
+    let readers = reads(graph, inst.result);
+    let mut readers = readers.iter().copied().chain(readers.iter().flat_map(|i| {
+        // Rows may be rounded again on their way.
+        let again = matches!(i.op, Op::QuantRows { .. });
+        if again { reads(graph, i.result) } else { vec![] }
+    }));
+    let reader = readers.find_map(|i| of(i, Side::In));
+    reader.or_else(|| graph.insts.iter().filter(made).find_map(|i| of(i, Side::Out)))
 }
 
-/// What a gradient by rounded rows says of the ends of each group's range: an error is a share of the
-/// step, and the step is in proportion to the range.
-fn range_slope(x: &[f32], y: &[f32], dy: &[f32], group: usize) -> Vec<f32> {
+fn reads(graph: &Graph, value: ValueId) -> Vec<&ir::Inst> {
+    graph.insts.iter().filter(|i| i.args.first() == Some(&Arg::Value(value))).collect()
+}
+
+/// What a gradient by rounded rows says of each group's range: an error is a share of the step, and the
+/// step is in proportion to the range.
+fn price_of_range(x: &[f32], y: &[f32], dy: &[f32], group: usize) -> f32 {
     let groups = x.par_chunks(group).zip(y.par_chunks(group)).zip(dy.par_chunks(group));
-    let costs: Vec<(f32, usize, usize, f32)> = groups
+    let costs: Vec<(f32, f32)> = groups
         .map(|((x, y), dy)| {
             let cost: f32 = y.iter().zip(x).zip(dy).map(|((y, x), dy)| dy * (y - x)).sum();
-            let end = |a: &usize, b: &usize| x[*a].total_cmp(&x[*b]);
-            let low = (0..group).min_by(end).unwrap_or(0);
-            let high = (0..group).max_by(end).unwrap_or(0);
-            (cost, low, high, x[high] - x[low])
+            let (low, high) = ends(x);
+            (cost, x[high] - x[low])
         })
         .collect();
-    let price = mean_price(costs.iter().map(|&(cost, _, _, range)| (cost, range)));
-    let mut slope = vec![0f32; x.len()];
-    for (slope, (_, low, high, range)) in slope.chunks_mut(group).zip(costs) {
-        slope[high] += price * range;
-        slope[low] -= price * range;
-    }
-    slope
+    mean_price(costs.into_iter())
 }
 
 fn values_of(args: &[Arg]) -> impl Iterator<Item = usize> {
@@ -380,13 +381,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ranges_cost_is_found_at_their_ends() {
+    fn ranges_cost_what_errors_do() {
         // Errors of one quarter of each range, that cost what they are.
         let x = [0.0f32, 1.0, 4.0, 2.0, 1.0, 1.0, 3.0, 2.0];
         let y: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + [1.0, 0.5][i / 4]).collect();
         let dy: Vec<f32> = y.iter().zip(&x).map(|(y, x)| y - x).collect();
-        let slope = range_slope(&x, &y, &dy, 4);
-        // 4 · (range / 4)², so a quarter of the squared range: half of it, doubled, at each end.
-        assert_eq!(slope, [-1.0, 0.0, 1.0, 0.0, -0.5, 0.0, 0.5, 0.0]);
+        // 4 · (range / 4)², so a quarter of the squared range.
+        assert_eq!(price_of_range(&x, &y, &dy, 4), 0.25);
     }
 }

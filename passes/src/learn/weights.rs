@@ -37,9 +37,22 @@ struct Turned {
     now: Vec<f32>,
 }
 
+/// Rows that a rotation turns before they are rounded.
+pub(super) struct Site {
+    pub by: usize,
+    /// Before the rotation.
+    pub rows: Vec<f32>,
+    /// Neighbours that are rounded alike.
+    pub group: usize,
+    /// What a unit of squared range costs.
+    pub price: f32,
+}
+
 /// All weights that graphs read.
 pub(super) struct Weights {
     pub rotations: Vec<Rotation>,
+    /// What the way back has passed.
+    pub sites: Vec<Site>,
     all: BTreeMap<WeightId, Turned>,
 }
 
@@ -63,7 +76,7 @@ impl Weights {
         for id in (0..module.weights.len() as u32).map(WeightId).filter(|id| read[id.0 as usize]) {
             all.insert(id, turned(module, blobs, id, &known)?);
         }
-        let mut weights = Weights { rotations, all };
+        let mut weights = Weights { rotations, sites: vec![], all };
         weights.turn();
         Ok(weights)
     }
@@ -135,14 +148,42 @@ impl Weights {
         self.all[&id].turns.iter().find(|turn| turn.side == side).map(|turn| turn.by)
     }
 
-    /// Adds to a rotation what a gradient by rows in its basis says.
-    pub fn back_rows(&mut self, by: usize, rows: &[f32], gradient: &[f32]) {
-        let rotation = &self.rotations[by];
-        let n = rotation.order;
-        let before = product(view(rows, n), matrix(rotation).transpose());
-        let sum = product(view(&before, n).transpose(), view(gradient, n));
-        add(&mut self.rotations[by].gradient, &sum);
+    /// Notes rows that a rotation turned.
+    pub fn see(&mut self, by: usize, turned: &[f32], group: usize, price: f32) {
+        let back = matrix(&self.rotations[by]).transpose();
+        let rows = product(view(turned, self.rotations[by].order), back);
+        self.sites.push(Site { by, rows, group, price });
     }
+
+    /// Adds to the rotations what the ranges cost of all rows noted.
+    pub fn back_sites(&mut self) {
+        for site in &self.sites {
+            let rotation = &self.rotations[site.by];
+            let rows = view(&site.rows, rotation.order);
+            let slope = range_slope(&product(rows, matrix(rotation)), site.group, site.price);
+            let sum = product(rows.transpose(), view(&slope, rotation.order));
+            add(&mut self.rotations[site.by].gradient, &sum);
+        }
+    }
+}
+
+/// What the squared range of each group costs, by its two ends.
+fn range_slope(x: &[f32], group: usize, price: f32) -> Vec<f32> {
+    let mut slope = vec![0f32; x.len()];
+    x.par_chunks(group).zip(slope.par_chunks_mut(group)).for_each(|(x, slope)| {
+        let (low, high) = ends(x);
+        let cost = price * (x[high] - x[low]);
+        slope[high] += cost;
+        slope[low] -= cost;
+    });
+    slope
+}
+
+/// Where the smallest and the largest element are.
+pub(super) fn ends(x: &[f32]) -> (usize, usize) {
+    let end = |a: &usize, b: &usize| x[*a].total_cmp(&x[*b]);
+    let (low, high) = ((0..x.len()).min_by(end), (0..x.len()).max_by(end));
+    (low.unwrap_or(0), high.unwrap_or(0))
 }
 
 /// What a unit of squared range costs where many groups are rounded alike: a group by itself says
