@@ -30,7 +30,7 @@ pub struct LearnFlag {
 const WINDOWS: usize = 12;
 impl Default for LearnFlag {
     fn default() -> LearnFlag {
-        LearnFlag { how: Learning { steps: 36, rate: 0.02 }, tokens: 256, seeds: 4 }
+        LearnFlag { how: Learning { steps: 24, rate: 0.02 }, tokens: 256, seeds: 4 }
     }
 }
 
@@ -51,7 +51,7 @@ impl FromStr for LearnFlag {
                     flag.seeds = count().filter(|n| *n <= SEEDS_MAX).ok_or_else(wrong)?;
                 }
                 "rate" => {
-                    let rate = value.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
+                    let rate = value.parse().ok().filter(|x: &f64| *x > 0.0 && *x <= 1.0);
                     flag.how.rate = rate.ok_or_else(wrong)?;
                 }
                 _ => return Err(wrong()),
@@ -200,7 +200,7 @@ mod tests {
         let flag: LearnFlag = "tokens=64,steps=3,seeds=1".parse().expect("a flag");
         assert_eq!((flag.how.steps, flag.tokens, flag.seeds), (3, 64, 1));
         assert_eq!(flag.how.rate, LearnFlag::default().how.rate);
-        for wrong in ["steps", "steps=0", "rate=-1", "seeds=65", "speed=3"] {
+        for wrong in ["steps", "steps=0", "rate=-1", "rate=2", "seeds=65", "speed=3"] {
             assert!(wrong.parse::<LearnFlag>().is_err(), "{wrong}");
         }
     }
