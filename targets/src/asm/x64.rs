@@ -118,7 +118,7 @@ fn slice(a: &mut CodeAssembler, s: &Shape, first: usize, vectors: usize) -> Resu
     a.jl(tail)?;
     a.set_label(&mut four)?;
     if s.m == 1 && first == 0 {
-        (0..4 * s.step()).step_by(LINE).try_for_each(|line| fetch_ahead(a, r10 + line as i32))?;
+        (0..4 * s.step()).step_by(LINE).try_for_each(|line| fetch_ahead(a, r10 + line))?;
     }
     step(a, s, vectors, 4)?;
     a.sub(r13, 4)?;
