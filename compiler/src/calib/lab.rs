@@ -265,9 +265,9 @@ fn threads() -> u32 {
     thread::available_parallelism().map_or(1, |n| n.get() as u32)
 }
 
-/// A hash of all that a model's tensors are.
+/// A hash of all that a model's tensors are, and of who asks: another version may find something else.
 fn identity(module: &Module, blobs: &dyn Blobs) -> Result<u128, BlobError> {
-    let mut text = module.to_string();
+    let mut text = format!("{} {module}", env!("CARGO_PKG_VERSION"));
     for weight in &module.weights {
         if let Source::Blob(name) = &weight.source {
             text += &format!("{:x}", blobs.digest(name)?);
