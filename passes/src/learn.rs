@@ -103,38 +103,25 @@ pub fn learn(
     let fail = |why: String| PassError { pass: PASS, why };
     let original = float_view(original);
     let exact = Weights::new(&original, blobs, false).map_err(|e| fail(e.to_string()))?;
-    let aim = |tokens: &Vec<i32>| Tape::new(&original, tokens).run(&exact).0;
-    let aims: Vec<Vec<f32>> = texts.fitted.iter().map(aim).collect();
-    let held: Vec<Vec<f32>> = texts.held.iter().map(aim).collect();
+    let aimed = |windows| Aimed::new(module, windows, &original, &exact);
+    let (fitted, held) = (aimed(texts.fitted), aimed(texts.held));
     drop(exact);
     let mut weights = Weights::new(module, blobs, true).map_err(|e| fail(e.to_string()))?;
     if weights.rotations.is_empty() {
         return Err(fail("there is no rotation to learn; --rotations r1, r2 or both".into()));
     }
-    let vocab = module.meta.vocab as usize;
-    let held_back = |weights: &Weights| {
-        let losses = texts.held.iter().zip(&held).map(|(tokens, aim)| {
-            let (logits, _) = Tape::new(module, tokens).run(weights);
-            ops::divergence(aim, &logits, vocab).0
-        });
-        losses.sum::<f64>() / held.len().max(1) as f64
-    };
     let mut run = match begun {
         Some(run) => {
             weights.take(&run.now);
             run
         }
         None => {
-            let (now, least) = (learned(&weights), held_back(&weights));
+            let (now, least) = (learned(&weights), held.loss(&weights));
             Run { steps: 0, best: now.clone(), now, least }
         }
     };
     while run.steps < how.steps {
-        let at = run.steps % aims.len();
-        let tape = Tape::new(module, &texts.fitted[at]);
-        let (logits, frames) = tape.run(&weights);
-        let (loss, gradient) = ops::divergence(&aims[at], &logits, vocab);
-        tape.back(&mut weights, &frames, gradient);
+        let loss = fitted.back(run.steps % fitted.aims.len(), &mut weights);
         descend(&mut weights, |turn| {
             let done = (run.steps as f64 + turn) / how.steps as f64;
             how.rate * (1.0 + (std::f64::consts::PI * done).cos()) / 2.0
@@ -143,13 +130,54 @@ pub fn learn(
         run.steps += 1;
         run.now = learned(&weights);
         let check = run.steps.is_multiple_of(CHECK) || run.steps == how.steps;
-        let held = check.then(|| held_back(&weights));
-        if let Some(held) = held.filter(|held| *held < run.least) {
-            (run.least, run.best) = (held, run.now.clone());
+        let held = check.then(|| held.loss(&weights));
+        if let Some(least) = held.filter(|held| *held < run.least) {
+            (run.least, run.best) = (least, run.now.clone());
         }
         seen(Seen { run: &run, loss, held });
     }
     Ok(run.best)
+}
+
+/// Windows, and what the model as it was predicts for each.
+struct Aimed<'a> {
+    module: &'a Module,
+    windows: &'a [Vec<i32>],
+    aims: Vec<Vec<f32>>,
+}
+
+impl<'a> Aimed<'a> {
+    fn new(
+        module: &'a Module,
+        windows: &'a [Vec<i32>],
+        original: &Module,
+        exact: &Weights,
+    ) -> Aimed<'a> {
+        let aims = windows.iter().map(|tokens| Tape::new(original, tokens).run(exact).0).collect();
+        Aimed { module, windows, aims }
+    }
+
+    /// Goes forwards and back over a window; what it loses, in nats.
+    fn back(&self, at: usize, weights: &mut Weights) -> f64 {
+        let tape = Tape::new(self.module, &self.windows[at]);
+        let (logits, frames) = tape.run(weights);
+        let (loss, gradient) = ops::divergence(&self.aims[at], &logits, self.vocab());
+        tape.back(weights, &frames, gradient);
+        loss
+    }
+
+    /// What all windows lose on average, in nats.
+    fn loss(&self, weights: &Weights) -> f64 {
+        let losses = self.windows.iter().zip(&self.aims).map(|(tokens, aim)| {
+            let (logits, _) = Tape::new(self.module, tokens).run(weights);
+            ops::divergence(aim, &logits, self.vocab()).0
+        });
+        losses.sum::<f64>() / self.windows.len().max(1) as f64
+    }
+
+    fn vocab(&self) -> usize {
+        self.module.meta.vocab as usize
+    }
 }
 
 /// Turns the rotations down the cost of ranges, of the rows that the way back has passed; what it says
