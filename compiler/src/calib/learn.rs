@@ -28,6 +28,7 @@ pub struct LearnFlag {
 
 /// Windows that are gone through again and again: their predictions are kept in memory.
 const WINDOWS: usize = 12;
+
 impl Default for LearnFlag {
     fn default() -> LearnFlag {
         LearnFlag { how: Learning { steps: 24, rate: 0.02 }, tokens: 256, seeds: 4 }

@@ -73,13 +73,8 @@ fn registers(unit: Unit, shape: Shape, m: usize) -> usize {
     }
     match unit {
         Unit::Avx512Vnni | Unit::AvxVnni => 2,
-        Unit::Avx2 if in_nibbles(shape.format) => {
-            if m == 1 {
-                4
-            } else {
-                2
-            }
-        }
+        Unit::Avx2 if in_nibbles(shape.format) && m == 1 => 4,
+        Unit::Avx2 if in_nibbles(shape.format) => 2,
         Unit::Avx2 if shape.group <= block(shape) as u64 => 2,
         Unit::Avx2 => 3,
     }
@@ -330,12 +325,12 @@ fn fetch(w: &mut Wide, s: &Kernel, k: i32) -> Result<(), IcedError> {
     if s.m > 1 {
         return Ok(());
     }
-    // Of each four rows of vectors one slice reads its own.
+    // Each slice of the rows reads lines of its own.
     let slices = PANEL_ROWS as usize / (s.vectors() * w.lanes() as usize);
     let bytes = s.shape.step_bytes() as usize;
     let (group, lines) = (s.shape.group as usize, bytes.div_ceil(LINE * slices));
-    let mine = (0..lines).filter(|line| line * group / lines / 4 == k as usize / 4);
-    mine.into_iter().try_for_each(|i| fetch_ahead(&mut w.a, r10 + (i * LINE * slices) as i32))
+    let mut mine = (0..lines).filter(|line| line * group / lines / 4 == k as usize / 4);
+    mine.try_for_each(|i| fetch_ahead(&mut w.a, r10 + (i * LINE * slices) as i32))
 }
 
 /// The dot products of so many `k`.
@@ -378,7 +373,7 @@ fn low_bits(
     at: AsmMemoryOperand,
 ) -> Result<(), IcedError> {
     let (half, raw) = (s.half(j), s.raw(j));
-    let kept = !w.zmm && !s.large() && pieces(s.shape.format, 0).count() == 1;
+    let kept = !w.zmm && !in_nibbles(s.shape.format) && pieces(s.shape.format, 0).count() == 1;
     match (piece.bits, piece.from) {
         (8, _) if s.by_magnitude() => w.xor_from(half, s.mask(), at),
         (8, _) => w.load(half, at),
@@ -538,7 +533,6 @@ fn magnitudes(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
         (1..s.vectors()).try_for_each(|j| w.copy(s.product(t, j), s.product(t, 0)))?;
     }
     for k in (0..s.shape.group as i32).step_by(4) {
-        fetch(w, s, k)?;
         bytes(w, s, k)?;
         (0..s.vectors()).try_for_each(|j| w.magnitude(s.raw(j), s.half(j)))?;
         for (t, j) in s.all() {
