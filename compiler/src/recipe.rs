@@ -5,6 +5,7 @@
 //! "*" = "i4g32"
 //! "l0.*" = "i8row"
 //! "embed" = "i8row"
+//! "*.down" = ["e3m0g32", "e2m1g32", "e1m2g32"]  # for each the one that loses least
 //! ```
 
 use crate::Error;
@@ -28,24 +29,36 @@ fn parse(text: &str) -> Result<Recipe, String> {
     let Some(toml::Value::Table(weights)) = table.get("weights") else {
         return Err("there is no [weights] in it".into());
     };
-    let rule = |(pattern, format): (&String, &toml::Value)| {
-        let toml::Value::String(name) = format else {
-            return Err(format!("`{pattern}`: expected the name of a format, in quotes"));
+    let rule = |(pattern, format): (&String, &toml::Value)| -> Result<_, String> {
+        let names = match format {
+            toml::Value::Array(names) if !names.is_empty() => &names[..],
+            one => std::slice::from_ref(one),
         };
-        match DType::from_name(name).filter(|dtype| dtype.holds_weights()) {
-            Some(dtype) => Ok((pattern.clone(), dtype)),
-            None => Err(format!(
-                "`{pattern}`: \"{name}\" is no format of weights; f32, f16, bf16, {} are",
-                IntFormat::NAMES
-            )),
-        }
+        let formats = names.iter().map(|name| one_format(pattern, name));
+        Ok((pattern.clone(), formats.collect::<Result<Vec<DType>, _>>()?))
     };
     Ok(Recipe { rules: weights.iter().map(rule).collect::<Result<_, _>>()? })
 }
 
+fn one_format(pattern: &str, name: &toml::Value) -> Result<DType, String> {
+    let toml::Value::String(name) = name else {
+        return Err(format!("`{pattern}`: expected the name of a format, in quotes, or a list"));
+    };
+    DType::from_name(name).filter(|dtype| dtype.holds_weights()).ok_or_else(|| {
+        let names = IntFormat::NAMES;
+        format!("`{pattern}`: \"{name}\" is no format of weights; f32, f16, bf16, {names} are")
+    })
+}
+
 /// A recipe as a file has it.
 pub fn write(recipe: &Recipe) -> String {
-    let line = |(name, dtype): &(String, DType)| format!("\"{name}\" = \"{dtype}\"\n");
+    let line = |(name, formats): &(String, Vec<DType>)| {
+        let names: Vec<String> = formats.iter().map(|format| format!("\"{format}\"")).collect();
+        match &names[..] {
+            [name_of_one] => format!("\"{name}\" = {name_of_one}\n"),
+            several => format!("\"{name}\" = [{}]\n", several.join(", ")),
+        }
+    };
     let lines: String = recipe.rules.iter().map(line).collect();
     format!("# Later lines win; * is any number of any characters.\n[weights]\n{lines}")
 }
@@ -141,8 +154,12 @@ mod tests {
     #[test]
     fn what_is_written_is_read_in_order() {
         let format = |name: &str| DType::from_name(name).expect("a format");
-        let rules = [("z*", "i4g32"), ("a", "f16"), ("l0.wq", "i8row")];
-        let recipe = Recipe { rules: rules.map(|(p, f)| (p.to_string(), format(f))).to_vec() };
+        let rules =
+            [("z*", &["i4g32"][..]), ("a", &["e2m1row", "e1m2row"]), ("l0.wq", &["i8row"])];
+        let rule = |(pattern, names): (&str, &[&str])| {
+            (pattern.to_string(), names.iter().map(|name| format(name)).collect())
+        };
+        let recipe = Recipe { rules: rules.map(rule).to_vec() };
         assert_eq!(parse(&write(&recipe)), Ok(recipe));
     }
 
@@ -151,6 +168,8 @@ mod tests {
         for (text, expected) in [
             ("[weights]\nembed = \"i9\"", "`embed`: \"i9\" is no format of weights"),
             ("[weights]\nembed = 4", "`embed`: expected the name of a format, in quotes"),
+            ("[weights]\nembed = []", "`embed`: expected the name of a format, in quotes"),
+            ("[weights]\nembed = [\"f16\", \"i9\"]", "`embed`: \"i9\" is no format of weights"),
             ("[weigths]\n", "`weigths` is no part of a recipe; [weights] is"),
             ("", "there is no [weights] in it"),
         ] {

@@ -32,6 +32,12 @@ impl Word<'_> {
         number.filter(|n| n.is_finite()).ok_or_else(|| self.error("a finite number"))
     }
 
+    /// A finite number, to the nearest f32.
+    pub(crate) fn single(self) -> Result<f32, ParseError> {
+        let number = self.float()? as f32;
+        number.is_finite().then_some(number).ok_or_else(|| self.error("a number that f32 holds"))
+    }
+
     /// An error that names the word and what it should be.
     pub(crate) fn error(self, expected: &str) -> ParseError {
         self.spot.error(format!("found {}, expected {expected}", quote(self.text)))

@@ -9,7 +9,7 @@ use crate::types::{DType, IntFormat};
 use std::fmt;
 
 /// Where a weight's numbers come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// `blob "name"`: a tensor of the checkpoint.
     Blob(String),
@@ -23,6 +23,8 @@ pub enum Source {
     Eye,
     /// `ones`.
     Ones,
+    /// `full(12.375)`: one finite number, everywhere.
+    Full(f32),
     /// `factors "…"`: one character an element, `2^((c - 'P') / 4)`. Held as `c - 'P'`.
     Factors(Vec<i8>),
 }
@@ -129,6 +131,7 @@ impl fmt::Display for Source {
             Source::Hadamard { seed: None } => f.write_str("hadamard"),
             Source::Eye => f.write_str("eye"),
             Source::Ones => f.write_str("ones"),
+            Source::Full(number) => write!(f, "full({number:?})"),
             Source::Factors(quarters) => {
                 let text = quarters.iter().map(|q| char::from((q + FACTOR_ONE) as u8));
                 write!(f, "factors {}", quoted(&text.collect::<String>()))

@@ -104,7 +104,7 @@ impl<'a> Parser<'a> {
     }
 
     fn weight_source(&mut self) -> Result<WeightSource, ParseError> {
-        let expected = "`blob`, `hadamard`, `eye`, `ones` or `factors`";
+        let expected = "`blob`, `hadamard`, `eye`, `ones`, `full` or `factors`";
         let word = self.word(expected)?;
         Ok(match word.text {
             "blob" => WeightSource::Blob(self.text("a tensor's name, a string")?),
@@ -118,6 +118,12 @@ impl<'a> Parser<'a> {
             }
             "eye" => WeightSource::Eye,
             "ones" => WeightSource::Ones,
+            "full" => {
+                self.mark("(")?;
+                let number = self.word("a number")?;
+                self.mark(")")?;
+                WeightSource::Full(number.single()?)
+            }
             "factors" => {
                 let spot = self.spot;
                 let text = self.text("one character a factor, a string")?;

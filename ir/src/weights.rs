@@ -121,6 +121,7 @@ fn origin(weight: &Weight, blobs: &dyn Blobs) -> Result<Tensor, BlobError> {
     let data = match &weight.source {
         Source::Blob(_) => unreachable!("handled above"),
         Source::Ones => vec![1.0; dims.iter().product::<u64>() as usize],
+        Source::Full(number) => vec![*number; dims.iter().product::<u64>() as usize],
         Source::Factors(quarters) => quarters.iter().map(|&q| factor(q) as f32).collect(),
         Source::Eye => diagonal(dims[0] as usize, |_| {}),
         Source::Hadamard { seed } => match Signed::new(dims[0], *seed) {

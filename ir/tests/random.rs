@@ -112,6 +112,7 @@ fn sources() -> impl Strategy<Value = Source> {
         any::<Option<u64>>().prop_map(|seed| Source::Hadamard { seed }),
         Just(Source::Eye),
         Just(Source::Ones),
+        any::<f32>().prop_filter("finite", |x| x.is_finite()).prop_map(Source::Full),
         proptest::collection::vec(-47..=46i8, 0..5).prop_map(Source::Factors),
     ]
 }

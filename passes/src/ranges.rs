@@ -3,11 +3,13 @@
 use crate::edit::{add_formal, make};
 use crate::stats::{Site, activations};
 use crate::{Context, PassError, factors};
-use ir::history::FACTOR_RANGE;
 use ir::{Arg, GraphId, Module, Source, ValueId};
 
+/// The range of a place where nothing but zeros was seen.
+const SMALLEST: f32 = 1e-6;
+
 /// The operand that is the range of each value: a weight in a root, else a parameter that each call
-/// binds to a weight of its own. Ranges are the next quarter octave above what was seen.
+/// binds to a weight of its own.
 pub(crate) fn fixed(
     pass: &'static str,
     module: &mut Module,
@@ -29,9 +31,7 @@ pub(crate) fn fixed(
         for site in sites {
             let moments = stats.sites.get(site);
             let most = moments.map_or(0.0, |m| m.absmax.iter().copied().fold(0.0, f32::max));
-            let quarters = (f64::from(most.max(1e-6)).log2() * 4.0).ceil();
-            let (least, most) = (f64::from(FACTOR_RANGE.0), f64::from(FACTOR_RANGE.1));
-            let source = Source::Factors(vec![quarters.clamp(least, most) as i8]);
+            let source = Source::Full(most.max(SMALLEST));
             bound.push(make(module, &format!("{name}.{}", site.call), &[1], source, vec![]));
         }
         args.push(match (&module.graph(graph).name[..], &bound[..]) {

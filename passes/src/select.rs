@@ -1,7 +1,8 @@
 //! `select`: the storage format of every matrix.
 //!
 //! # What
-//! Every weight of two dimensions is stored as the recipe says, or else as a budget chose, or else as
+//! Every weight of two dimensions is stored as the recipe says (of several formats in the one that
+//! loses least, `settle`), or else as a budget chose, or else as
 //! `Context::weights`; vectors (gains, biases) stay f32:
 //! they are a thousandth of the bytes and enter every token. Where others are integers, a matrix that a
 //! pass made (`rotate`, before a tied head) has 8 bits in groups, unless the recipe names it.
@@ -16,15 +17,17 @@
 //! for each combination.
 //!
 //! # Requires
-//! A group that divides every row; for a budget, calibration. An element beyond the range of f16 is refused when the weight is
+//! A group that divides every row; for a budget, or a choice in a recipe, calibration. An element beyond the range of f16 is refused when the weight is
 //! written.
 //!
 //! # Paper
-//! IEEE 754-2008 (binary16); bfloat16 as in arXiv 1905.12322.
+//! IEEE 754-2008 (binary16); bfloat16 as in arXiv 1905.12322; the choice between floats of 4 bits as
+//! in LLM-FP4 (arXiv 2310.16836).
 
 mod budget;
 mod recipe;
 pub mod sensitivity;
+mod settle;
 mod specialise;
 mod traffic;
 mod within;
@@ -37,6 +40,7 @@ pub use within::{Budget, Price, Token, uniform_within};
 use crate::{Context, PassError};
 use ir::uses::read_by_graphs;
 use ir::{DType, Graph, IntFormat, Module, Op, Rounding, Source, Step, Weight};
+use settle::settle;
 use within::within;
 
 const PASS: &str = "select";
@@ -55,13 +59,18 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
         let why = format!("the recipe's `{pattern}` is the name of no matrix");
         return Err(PassError { pass: PASS, why });
     }
-    let (budgeted, log) = match context.budget {
-        Some(budget) => within(module, context, budget)?,
-        None => (Recipe::default(), vec![]),
+    let (recipe, mut log) = settle(module, context)?;
+    let budgeted = match context.budget {
+        Some(budget) => {
+            let (budgeted, spent) = within(module, context, &recipe, budget)?;
+            log.extend(spent);
+            budgeted
+        }
+        None => Recipe::default(),
     };
     let read = read_by_graphs(module);
     for (weight, _) in module.weights.iter_mut().zip(read).filter(|(_, read)| *read) {
-        let pinned = context.recipe.format(&weight.name);
+        let pinned = recipe.format(&weight.name);
         let made = made_by_a_pass(weight);
         let other = context.weights.map(|dtype| match (dtype, made) {
             (DType::Int(_), Some(made)) => made,

@@ -171,6 +171,32 @@ fn a_recipe_that_was_written_is_read_back() {
 }
 
 #[test]
+fn of_several_formats_each_matrix_has_the_one_that_loses_least() {
+    let bench = Bench::new("shakespeare");
+    let (model, recipe) = (bench.path("model"), bench.path("r.toml"));
+    let floats = ["e3m0g32", "e2m1g32", "e1m2g32"];
+    let lost = |formats: &str| {
+        fs::write(&recipe, format!("[weights]\n\"*\" = {formats}\n")).unwrap();
+        kl(&bench.eval(&format!("--recipe {recipe} --calib CALIB --calib-tokens 2048")))
+    };
+    let one = floats.map(|format| lost(&format!("\"{format}\"")));
+    let chosen = lost(&format!("{floats:?}"));
+    assert!(one.iter().all(|one| chosen <= *one), "{chosen} against {one:?}");
+
+    let out = bench.path("out");
+    let build = ["build", &model, "-o", &out, "--name", "m", "--emit", "recipe"];
+    let open = ["--recipe", &recipe];
+    let ended = ingot(&[&build[..], &open].concat());
+    assert!(ended.code == 1 && ended.stderr.contains("a calibration text"), "{}", ended.stderr);
+    let calib = ["--calib", "self", "--calib-tokens", "512"];
+    assert_eq!(ingot(&[&build[..], &open, &calib].concat()).code, 0);
+    let settled = fs::read_to_string(Path::new(&out).join("m.recipe.toml")).unwrap();
+    let formats = |line: &str| line.split('"').nth(3).map(str::to_string);
+    let settled: Vec<String> = settled.lines().skip(2).filter_map(formats).collect();
+    assert!(settled.iter().all(|format| floats.contains(&&format[..])), "{settled:?}");
+}
+
+#[test]
 fn opt_calibrates_as_build_does() {
     let bench = Bench::new("shakespeare");
     let (model, out) = (bench.path("model"), bench.path("out"));

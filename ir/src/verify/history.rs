@@ -41,7 +41,7 @@ pub(super) fn history(check: &mut Check<'_>, place: Place, weight: &Weight) {
 fn source(check: &mut Check<'_>, place: Place, source: &Source, dims: &[u64]) {
     let square = matches!(dims, [n, k] if n == k && *n <= ORDER_MAX);
     let problem = match source {
-        Source::Blob(_) | Source::Ones => None,
+        Source::Blob(_) | Source::Ones | Source::Full(_) => None,
         Source::Eye if square => None,
         Source::Eye => Some(format!("eye is square, of order {ORDER_MAX} at most")),
         Source::Hadamard { .. } if square && Hadamard::exists(dims[0]) => None,

@@ -5,22 +5,28 @@ use ir::{DType, Module};
 /// Rules in order; of those that match a weight the last one holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recipe {
-    /// Pattern of names, where `*` stands for any characters, and a format.
-    pub rules: Vec<(String, DType)>,
+    /// Pattern of names, where `*` stands for any characters, and a format; or several, of which each
+    /// matrix has the one that loses least.
+    pub rules: Vec<(String, Vec<DType>)>,
 }
 
 impl Recipe {
-    /// The format of a weight, if a rule matches.
-    pub fn format(&self, name: &str) -> Option<DType> {
+    /// The formats of a weight, if a rule matches.
+    pub fn formats(&self, name: &str) -> Option<&[DType]> {
         let rule = self.rules.iter().rev().find(|(pattern, _)| matches(pattern, name));
-        rule.map(|(_, format)| *format)
+        rule.map(|(_, formats)| &formats[..])
+    }
+
+    /// The format of a weight, if a rule matches: the first while several are open.
+    pub fn format(&self, name: &str) -> Option<DType> {
+        self.formats(name).and_then(|formats| formats.first().copied())
     }
 
     /// The first pattern that no matrix of the module has.
     pub fn unmatched(&self, module: &Module) -> Option<&str> {
         let matrices = || module.weights.iter().filter(|w| w.dims.len() == 2);
         let unused =
-            |(pattern, _): &&(String, DType)| !matrices().any(|w| matches(pattern, &w.name));
+            |(pattern, _): &&(String, Vec<DType>)| !matrices().any(|w| matches(pattern, &w.name));
         self.rules.iter().find(unused).map(|(pattern, _)| pattern.as_str())
     }
 
@@ -29,7 +35,7 @@ impl Recipe {
         let read = ir::uses::read_by_graphs(module);
         let matrices =
             module.weights.iter().zip(read).filter(|(w, read)| *read && w.dims.len() == 2);
-        Recipe { rules: matrices.map(|(w, _)| (w.name.clone(), w.dtype)).collect() }
+        Recipe { rules: matrices.map(|(w, _)| (w.name.clone(), vec![w.dtype])).collect() }
     }
 }
 
@@ -71,15 +77,15 @@ mod tests {
     fn the_last_rule_holds_and_every_rule_must_match_something() {
         let format = |name: &str| DType::from_name(name).expect("a format");
         let rules = [("*", "i4g32"), ("*.down", "i8row"), ("l0.*", "f16")];
-        let recipe = Recipe { rules: rules.map(|(p, f)| (p.to_string(), format(f))).to_vec() };
+        let recipe = Recipe { rules: rules.map(|(p, f)| (p.to_string(), vec![format(f)])).to_vec() };
         assert_eq!(recipe.format("l1.down"), Some(format("i8row")));
         assert_eq!(recipe.format("l0.down"), Some(format("f16")));
         let module = Sample::default().module().expect("a valid sample");
         assert_eq!(recipe.unmatched(&module), None);
-        let wrong = Recipe { rules: vec![("l9.*".into(), format("f16"))] };
+        let wrong = Recipe { rules: vec![("l9.*".into(), vec![format("f16")])] };
         assert_eq!(wrong.unmatched(&module), Some("l9.*"));
         // Gains are not matrices.
-        let gains = Recipe { rules: vec![("*.norm1".into(), format("f16"))] };
+        let gains = Recipe { rules: vec![("*.norm1".into(), vec![format("f16")])] };
         assert_eq!(gains.unmatched(&module), Some("*.norm1"));
     }
 }

@@ -122,7 +122,7 @@ fn probed(tensor: Tensor) -> Tensor {
 }
 
 /// Some rows of a matrix, evenly spaced. Each is rounded by itself, so they lose their share.
-fn sample(tensor: Tensor) -> Tensor {
+pub(super) fn sample(tensor: Tensor) -> Tensor {
     let columns = tensor.dims[1] as usize;
     let step = tensor.data.chunks(columns).len().div_ceil(SAMPLE);
     let data: Vec<f32> = tensor.data.chunks(columns).step_by(step).flatten().copied().collect();
@@ -130,7 +130,7 @@ fn sample(tensor: Tensor) -> Tensor {
 }
 
 /// A matrix as it is once it is stored.
-fn stored(tensor: &Tensor, dtype: DType) -> Tensor {
+pub(super) fn stored(tensor: &Tensor, dtype: DType) -> Tensor {
     match dtype {
         DType::Int(format) => Quantised::round(tensor, format).dequantise(),
         dtype => {
@@ -150,7 +150,7 @@ fn coarse(mut tensor: Tensor) -> Tensor {
 }
 
 /// Half the mean squared error of the product, or of the elements where nothing is multiplied.
-fn squared_error(tensor: &Tensor, changed: &Tensor, moments: Option<&Moments>) -> f64 {
+pub(super) fn squared_error(tensor: &Tensor, changed: &Tensor, moments: Option<&Moments>) -> f64 {
     let change: Vec<f32> = tensor.data.iter().zip(&changed.data).map(|(a, b)| a - b).collect();
     match moments.and_then(|m| m.second.as_deref()) {
         Some(second) => loss(&change, second, tensor.dims[1] as usize),

@@ -124,6 +124,7 @@ pub fn uniform_within(module: &Module, budget: Budget) -> Vec<DType> {
 pub fn within(
     module: &Module,
     context: &Context<'_>,
+    pinned: &Recipe,
     budget: Budget,
 ) -> Result<(Recipe, Vec<String>), PassError> {
     let Some(lab) = context.lab else {
@@ -132,7 +133,7 @@ pub fn within(
     };
     let costs = Costs { module, reads: reads(module), budget };
     let mut rows = sensitivity::table(module, lab, context.round)?;
-    rows.iter_mut().for_each(|row| leave_open(row, module, context, &costs));
+    rows.iter_mut().for_each(|row| leave_open(row, module, pinned, context.uniform, &costs));
     let stored = stored(module);
     let limit = budget.limit(elements(module, &stored));
     let others = stored.into_iter().filter(|id| rows.iter().all(|row| row.weight != *id));
@@ -156,7 +157,7 @@ pub fn within(
             "${:<12} {dtype:<6} {bytes:>10} bytes  loss {:.6}",
             weight.name, choice.loss
         ));
-        recipe.rules.push((weight.name.clone(), dtype));
+        recipe.rules.push((weight.name.clone(), vec![dtype]));
         (spent, loss) = (spent + choice.cost, loss + choice.loss);
     }
     let (spent, limit) = (budget.words(spent), budget.words(limit));
@@ -166,12 +167,18 @@ pub fn within(
 
 /// Leaves a matrix the formats that the recipe, or one format for all, allows it, and says what each
 /// costs.
-fn leave_open(row: &mut Row, module: &Module, context: &Context<'_>, costs: &Costs<'_>) {
+fn leave_open(
+    row: &mut Row,
+    module: &Module,
+    pinned: &Recipe,
+    uniform: Option<DType>,
+    costs: &Costs<'_>,
+) {
     let Row { weight, choices } = row;
-    if let Some(pinned) = context.recipe.format(&module.weight(*weight).name) {
+    if let Some(pinned) = pinned.format(&module.weight(*weight).name) {
         *choices = vec![(pinned, Choice { cost: 0, loss: 0.0 })];
     }
-    if let Some(uniform) = context.uniform
+    if let Some(uniform) = uniform
         && choices.iter().any(|(dtype, _)| *dtype == uniform)
     {
         choices.retain(|(dtype, _)| *dtype == uniform);
@@ -193,7 +200,7 @@ fn fixed(
         let format = made_by_a_pass(module.weight(id)).unwrap_or(DType::F32);
         cost += costs.of(id, format);
         if module.weight(id).dims.len() == 2 {
-            recipe.rules.push((module.weight(id).name.clone(), format));
+            recipe.rules.push((module.weight(id).name.clone(), vec![format]));
         }
     }
     (recipe, cost)
