@@ -8,9 +8,11 @@
 //! adding is one instruction more; zero points come in by the sums of activations.
 //!
 //! Without a dot product instruction (AVX2) `vpmaddubsw` adds two products to 16 bits: eight of those
-//! sums fit if they are of nibbles, fewer if they are of more bits. One row is multiplied with the
-//! nibbles of bytes; more rows share the work of taking magnitudes, of which one product fits, and
-//! activations take the signs.
+//! sums fit if they are of nibbles, fewer if they are of more bits. Of bytes the magnitudes are
+//! multiplied, of which one product fits, and activations take the signs.
+//!
+//! One row waits for memory, which is fastest read line by line: where the registers hold sums for all
+//! rows of a panel, each of their vectors is taken by itself.
 
 use super::Code;
 use super::wide::{ARGUMENTS, Wide};
@@ -24,6 +26,7 @@ use crate::kernels::quant_rows::{
 use crate::target::Arch;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use std::ops::Range;
 
 /// What multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ impl Unit {
     }
 }
 
+/// Vectors of 256 bits that hold a number for each row of a panel.
+const PANEL_VECTORS: usize = PANEL_ROWS as usize / 8;
 /// `k` of a part, which has a factor of its own.
 const PART_K: i32 = PART as i32;
 
@@ -54,7 +59,7 @@ pub fn panel(unit: Unit, shape: Shape, m: u64) -> Code {
 
 /// Rows that one kernel takes, largest first: what the registers hold.
 pub fn row_counts(unit: Unit, shape: Shape) -> &'static [u64] {
-    match (unit, registers(unit, shape, 2)) {
+    match (unit, registers(unit, shape)) {
         (Unit::Avx512Vnni, 3) => &[4, 2, 1],
         (Unit::AvxVnni, 3) => &[3, 1],
         (Unit::AvxVnni, _) if second(shape).is_some() => &[4, 2, 1],
@@ -65,15 +70,14 @@ pub fn row_counts(unit: Unit, shape: Shape) -> &'static [u64] {
     }
 }
 
-/// Registers of each running sum of `m` rows: itself, the products of a group, and their sums in 16
-/// bits, of two nibbles where bytes have them, or the products of a part.
-fn registers(unit: Unit, shape: Shape, m: usize) -> usize {
+/// Registers of each running sum: itself, the products of a group, and their sums in 16 bits or the
+/// products of a part.
+fn registers(unit: Unit, shape: Shape) -> usize {
     if shape.nested() {
         return 3;
     }
     match unit {
         Unit::Avx512Vnni | Unit::AvxVnni => 2,
-        Unit::Avx2 if in_nibbles(shape.format) && m == 1 => 4,
         Unit::Avx2 if in_nibbles(shape.format) => 2,
         Unit::Avx2 if shape.group <= block(shape) as u64 => 2,
         Unit::Avx2 => 3,
@@ -114,9 +118,28 @@ impl Kernel {
     fn vectors(&self) -> usize {
         match self.unit {
             Unit::Avx512Vnni => 2,
+            Unit::Avx2 if self.one_by_one() => PANEL_VECTORS,
             _ if self.m * self.registers() <= 4 => 2,
             _ => 1,
         }
+    }
+
+    /// Whether all weight rows of a panel are taken at once, a vector at a time.
+    fn one_by_one(&self) -> bool {
+        let constants = 1 + usize::from(!self.shape.nested()) + usize::from(second(self.shape).is_some());
+        let registers = PANEL_VECTORS * self.registers() + 3 + constants;
+        self.unit == Unit::Avx2 && self.m == 1 && registers <= 16
+    }
+
+    /// Vectors that share the work on a row of activations.
+    fn at_once(&self) -> usize {
+        if self.one_by_one() { 1 } else { self.vectors() }
+    }
+
+    /// Vectors by those that are taken together.
+    fn turns(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (all, at_once) = (self.vectors(), self.at_once());
+        (0..all).step_by(at_once).map(move |from| from..from + at_once)
     }
 
     fn place(&self, what: usize, t: usize, j: usize) -> usize {
@@ -133,23 +156,17 @@ impl Kernel {
 
     /// Registers of each running sum.
     fn registers(&self) -> usize {
-        registers(self.unit, self.shape, self.m)
+        registers(self.unit, self.shape)
     }
 
-    /// Whether bytes are multiplied that are too large for sums of 16 bits.
-    fn large(&self) -> bool {
+    /// Whether magnitudes are multiplied: bytes are too large for sums of 16 bits.
+    fn by_magnitude(&self) -> bool {
         !self.unit.has_dot() && in_nibbles(self.shape.format)
     }
 
-    /// Whether magnitudes of those are multiplied, not nibbles.
-    fn by_magnitude(&self) -> bool {
-        self.large() && self.m > 1
-    }
-
-    /// Sums of 16 bits; of one plane of nibbles where there are two.
-    fn sum16(&self, plane: usize, t: usize, j: usize) -> usize {
-        let planes = self.registers() - 2;
-        self.place(if planes == 0 { 1 } else { 2 + plane }, t, j)
+    /// Sums of 16 bits.
+    fn sum16(&self, t: usize, j: usize) -> usize {
+        self.place(self.registers() - 1, t, j)
     }
 
     /// The products of 32 `k`, before factors.
@@ -162,32 +179,37 @@ impl Kernel {
     }
 
     fn raw(&self, j: usize) -> usize {
-        self.spare(j)
+        self.spare(j % self.at_once())
     }
 
     fn half(&self, j: usize) -> usize {
-        self.spare(self.vectors() + j)
+        self.spare(self.at_once() + j % self.at_once())
     }
 
     fn x(&self) -> usize {
-        self.spare(2 * self.vectors())
+        self.spare(2 * self.at_once())
     }
 
     fn mask(&self) -> usize {
-        self.spare(2 * self.vectors() + 1)
-    }
-
-    fn ones(&self) -> usize {
-        self.spare(2 * self.vectors() + 2)
+        self.spare(2 * self.at_once() + 1)
     }
 
     fn second(&self) -> usize {
-        self.spare(2 * self.vectors() + 3)
+        self.spare(2 * self.at_once() + 2)
+    }
+
+    fn ones(&self) -> usize {
+        self.spare(2 * self.at_once() + 2 + usize::from(second(self.shape).is_some()))
     }
 
     /// Places of all sums.
     fn all(&self) -> Vec<(usize, usize)> {
-        (0..self.m).flat_map(|t| (0..self.vectors()).map(move |j| (t, j))).collect()
+        self.of(0..self.vectors())
+    }
+
+    /// Places of the sums of some vectors.
+    fn of(&self, vectors: Range<usize>) -> Vec<(usize, usize)> {
+        (0..self.m).flat_map(|t| vectors.clone().map(move |j| (t, j))).collect()
     }
 }
 
@@ -208,8 +230,7 @@ fn assemble(s: &Kernel) -> Result<Code, IcedError> {
     let mut w = Wide::new(s.unit == Unit::Avx512Vnni)?;
     let low = pieces(s.shape.format, 0).next().expect("integers have bits");
     let mask = match low.bits {
-        8 if s.by_magnitude() => SIGN,
-        8 => 0x0f,
+        8 => SIGN,
         _ => low.mask(),
     };
     w.constant(s.mask(), u32::from_le_bytes([mask; 4]))?;
@@ -221,11 +242,11 @@ fn assemble(s: &Kernel) -> Result<Code, IcedError> {
         }
         None => {}
     }
-    if s.shape.nested() {
-        // What integers count from before zero points do: AVX2 needs no such thing.
-        w.constant(s.ones(), 8)?;
-    } else if s.unit == Unit::Avx2 {
-        w.constant(s.ones(), 0x0001_0001)?;
+    match (s.unit.has_dot(), s.shape.nested()) {
+        // What integers count from before zero points do.
+        (true, true) => w.constant(s.ones(), 8)?,
+        (false, false) => w.constant(s.ones(), 0x0001_0001)?,
+        _ => {}
     }
     let all = (PANEL_ROWS / w.lanes()) as usize;
     for first in (0..all).step_by(s.vectors()) {
@@ -261,8 +282,8 @@ fn slice(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
                 false => halves(w, 0, first, j),
             };
             w.load_halves(s.raw(j), at)?;
+            (0..s.m).try_for_each(|t| w.mul(s.sum(t, j), s.sum(t, j), s.raw(j)))?;
         }
-        s.all().into_iter().try_for_each(|(t, j)| w.mul(s.sum(t, j), s.sum(t, j), s.raw(j)))?;
     }
     write(w, s, first)
 }
@@ -334,19 +355,19 @@ fn fetch(w: &mut Wide, s: &Kernel, k: i32) -> Result<(), IcedError> {
 }
 
 /// The dot products of so many `k`.
-fn quads(w: &mut Wide, s: &Kernel, of: std::ops::Range<i32>, sum: Sum) -> Result<(), IcedError> {
+fn quads(w: &mut Wide, s: &Kernel, of: Range<i32>, sum: Sum) -> Result<(), IcedError> {
     for k in of.step_by(4) {
         fetch(w, s, k)?;
-        bytes(w, s, k)?;
+        bytes(w, s, k, 0..s.vectors())?;
         dot(w, s, Kernel::half, k, sum)?;
     }
     Ok(())
 }
 
-/// Integers `k..k + 4` as bytes into registers `half`; `raw` is lost.
-fn bytes(w: &mut Wide, s: &Kernel, k: i32) -> Result<(), IcedError> {
+/// Integers `k..k + 4` of some vectors as bytes into their registers `half`; `raw` is lost.
+fn bytes(w: &mut Wide, s: &Kernel, k: i32, mut vectors: Range<usize>) -> Result<(), IcedError> {
     for (i, piece) in pieces(s.shape.format, k as u64).enumerate() {
-        for j in 0..s.vectors() {
+        for j in vectors.clone() {
             let at = r10 + (piece.at as i32 + j as i32 * w.bytes());
             match i {
                 0 => low_bits(w, s, piece, j, at)?,
@@ -358,7 +379,7 @@ fn bytes(w: &mut Wide, s: &Kernel, k: i32) -> Result<(), IcedError> {
         }
     }
     if let Some(Second::Table(_)) = second(s.shape) {
-        (0..s.vectors()).try_for_each(|j| w.pick(s.half(j), s.second(), s.half(j)))?;
+        vectors.try_for_each(|j| w.pick(s.half(j), s.second(), s.half(j)))?;
     }
     Ok(())
 }
@@ -373,7 +394,8 @@ fn low_bits(
     at: AsmMemoryOperand,
 ) -> Result<(), IcedError> {
     let (half, raw) = (s.half(j), s.raw(j));
-    let kept = !w.zmm && !in_nibbles(s.shape.format) && pieces(s.shape.format, 0).count() == 1;
+    let one_plane = !in_nibbles(s.shape.format) && pieces(s.shape.format, 0).count() == 1;
+    let kept = !w.zmm && one_plane && !s.one_by_one();
     match (piece.bits, piece.from) {
         (8, _) if s.by_magnitude() => w.xor_from(half, s.mask(), at),
         (8, _) => w.load(half, at),
@@ -456,16 +478,10 @@ fn sums_of_16_bits(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
     for from in (0..group).step_by(block as usize) {
         for k in (from..group.min(from + block)).step_by(4) {
             fetch(w, s, k)?;
-            bytes(w, s, k)?;
-            if s.large() {
-                for j in 0..s.vectors() {
-                    w.shr_i16(s.raw(j), s.half(j), 4)?;
-                    w.and(s.raw(j), s.raw(j), s.mask())?;
-                    w.and(s.half(j), s.half(j), s.mask())?;
-                }
-                madd(w, s, Kernel::raw, k, 1, k == from)?;
+            for vectors in s.turns() {
+                bytes(w, s, k, vectors.clone())?;
+                madd(w, s, k, vectors, k == from)?;
             }
-            madd(w, s, Kernel::half, k, 0, k == from)?;
         }
         if s.shape.nested() {
             nested_widen(w, s, from / PART_K)?;
@@ -487,43 +503,36 @@ fn sums_of_16_bits(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
     Ok(())
 }
 
-/// Four `k` from `at` on to the sums of 16 bits of a plane; the `first` ones of a block replace them.
+/// Four `k` from `at` on to the sums of 16 bits of some vectors; the `first` ones of a block replace
+/// them.
 fn madd(
     w: &mut Wide,
     s: &Kernel,
-    from: fn(&Kernel, usize) -> usize,
     at: i32,
-    plane: usize,
+    vectors: Range<usize>,
     first: bool,
 ) -> Result<(), IcedError> {
-    for (t, j) in s.all() {
-        let sum = s.sum16(plane, t, j);
+    for (t, j) in s.of(vectors) {
+        let sum = s.sum16(t, j);
         w.splat(s.x(), row(t) + at)?;
         if first {
-            w.madd_u8(sum, from(s, j), s.x())?;
+            w.madd_u8(sum, s.half(j), s.x())?;
         } else {
-            w.madd_u8(s.x(), from(s, j), s.x())?;
+            w.madd_u8(s.x(), s.half(j), s.x())?;
             w.add_i16(sum, sum, s.x())?;
         }
     }
     Ok(())
 }
 
-/// The sums of 16 bits of a block to the products; those of high nibbles count sixteenfold.
+/// The sums of 16 bits of a block to the products.
 fn widen(w: &mut Wide, s: &Kernel, t: usize, j: usize, first: bool) -> Result<(), IcedError> {
-    let (product, low) = (s.product(t, j), s.sum16(0, t, j));
+    let (product, sum) = (s.product(t, j), s.sum16(t, j));
     if first {
-        w.madd_i16(product, low, s.ones())?;
-    } else {
-        w.madd_i16(s.x(), low, s.ones())?;
-        w.add_i32(product, product, s.x())?;
+        return w.madd_i16(product, sum, s.ones());
     }
-    if s.large() {
-        w.madd_i16(s.x(), s.sum16(1, t, j), s.ones())?;
-        w.shl_i32(s.x(), s.x(), 4)?;
-        w.add_i32(product, product, s.x())?;
-    }
-    Ok(())
+    w.madd_i16(s.x(), sum, s.ones())?;
+    w.add_i32(product, product, s.x())
 }
 
 /// Products of magnitudes of signed bytes, by activations with the signs of those.
@@ -533,14 +542,17 @@ fn magnitudes(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
         (1..s.vectors()).try_for_each(|j| w.copy(s.product(t, j), s.product(t, 0)))?;
     }
     for k in (0..s.shape.group as i32).step_by(4) {
-        bytes(w, s, k)?;
-        (0..s.vectors()).try_for_each(|j| w.magnitude(s.raw(j), s.half(j)))?;
-        for (t, j) in s.all() {
-            w.splat(s.x(), row(t) + k)?;
-            w.with_sign(s.x(), s.x(), s.half(j))?;
-            w.madd_u8(s.x(), s.raw(j), s.x())?;
-            w.madd_i16(s.x(), s.x(), s.ones())?;
-            w.add_i32(s.product(t, j), s.product(t, j), s.x())?;
+        fetch(w, s, k)?;
+        for vectors in s.turns() {
+            bytes(w, s, k, vectors.clone())?;
+            vectors.clone().try_for_each(|j| w.magnitude(s.raw(j), s.half(j)))?;
+            for (t, j) in s.of(vectors) {
+                w.splat(s.x(), row(t) + k)?;
+                w.with_sign(s.x(), s.x(), s.half(j))?;
+                w.madd_u8(s.x(), s.raw(j), s.x())?;
+                w.madd_i16(s.x(), s.x(), s.ones())?;
+                w.add_i32(s.product(t, j), s.product(t, j), s.x())?;
+            }
         }
     }
     Ok(())
@@ -563,21 +575,23 @@ fn from_sign(w: &mut Wide, s: &Kernel, t: usize) -> Result<(), IcedError> {
 /// The sums of 16 bits of a part times its factors to the products, and zero points times sums of
 /// activations.
 fn nested_widen(w: &mut Wide, s: &Kernel, part: i32) -> Result<(), IcedError> {
-    for j in 0..s.vectors() {
-        factors(w, s, part, j)?;
-        w.mul_i16(s.half(j), s.half(j), s.raw(j))?;
-        w.shl_i32(s.x(), s.raw(j), 16)?;
-        w.or(s.raw(j), s.raw(j), s.x())?;
-    }
-    for (t, j) in s.all() {
-        let (product, sum) = (s.product(t, j), s.sum16(0, t, j));
-        w.madd_i16(sum, sum, s.raw(j))?;
-        w.splat(s.x(), negative_sum(s, t, part))?;
-        w.madd_i16(s.x(), s.x(), s.half(j))?;
-        w.add_i32(s.x(), s.x(), sum)?;
-        match part {
-            0 => w.copy(product, s.x())?,
-            _ => w.add_i32(product, product, s.x())?,
+    for vectors in s.turns() {
+        for j in vectors.clone() {
+            factors(w, s, part, j)?;
+            w.mul_i16(s.half(j), s.half(j), s.raw(j))?;
+            w.shl_i32(s.x(), s.raw(j), 16)?;
+            w.or(s.raw(j), s.raw(j), s.x())?;
+        }
+        for (t, j) in s.of(vectors) {
+            let (product, sum) = (s.product(t, j), s.sum16(t, j));
+            w.madd_i16(sum, sum, s.raw(j))?;
+            w.splat(s.x(), negative_sum(s, t, part))?;
+            w.madd_i16(s.x(), s.x(), s.half(j))?;
+            w.add_i32(s.x(), s.x(), sum)?;
+            match part {
+                0 => w.copy(product, s.x())?,
+                _ => w.add_i32(product, product, s.x())?,
+            }
         }
     }
     Ok(())
@@ -599,33 +613,33 @@ fn scale_once(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
 fn scale(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
     let at = s.shape.quads_bytes() as i32;
     let group = s.shape.group as i32;
-    if s.shape.scales_per_group() {
-        for j in 0..s.vectors() {
-            let at = halves(w, at, first, j);
-            w.load_halves(s.raw(j), at)?;
-        }
-    }
-    for t in 0..s.m {
-        w.splat(s.x(), row(t) + group)?;
-        for j in 0..s.vectors() {
-            let product = s.product(t, j);
-            w.to_float(product, product)?;
-            if s.shape.scales_per_group() {
-                w.mul(s.half(j), s.raw(j), s.x())?;
-                w.fma(s.sum(t, j), product, s.half(j))?;
-            } else {
-                w.fma(s.sum(t, j), product, s.x())?;
+    for vectors in s.turns() {
+        if s.shape.scales_per_group() {
+            for j in vectors.clone() {
+                w.load_halves(s.raw(j), halves(w, at, first, j))?;
             }
         }
-    }
-    if s.shape.has_lows() {
-        for j in 0..s.vectors() {
-            let at = halves(w, at + SCALES_BYTES as i32, first, j);
-            w.load_halves(s.raw(j), at)?;
-        }
         for t in 0..s.m {
-            w.splat(s.x(), row(t) + (group + SCALED_SUM))?;
-            (0..s.vectors()).try_for_each(|j| w.fma(s.sum(t, j), s.raw(j), s.x()))?;
+            w.splat(s.x(), row(t) + group)?;
+            for j in vectors.clone() {
+                let product = s.product(t, j);
+                w.to_float(product, product)?;
+                if s.shape.scales_per_group() {
+                    w.mul(s.half(j), s.raw(j), s.x())?;
+                    w.fma(s.sum(t, j), product, s.half(j))?;
+                } else {
+                    w.fma(s.sum(t, j), product, s.x())?;
+                }
+            }
+        }
+        if s.shape.has_lows() {
+            for j in vectors.clone() {
+                w.load_halves(s.raw(j), halves(w, at + SCALES_BYTES as i32, first, j))?;
+            }
+            for t in 0..s.m {
+                w.splat(s.x(), row(t) + (group + SCALED_SUM))?;
+                vectors.clone().try_for_each(|j| w.fma(s.sum(t, j), s.raw(j), s.x()))?;
+            }
         }
     }
     Ok(())
