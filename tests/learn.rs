@@ -2,6 +2,7 @@
 
 use ingot::frontend;
 use ingot_tests::model::{shipped, tokens};
+use ir::Levels;
 use passes::learn::{Learning, Run, Seen, Texts, learn};
 use passes::simulate::Simulation;
 use passes::{Context, fold_norms, rotate, simulate};
@@ -11,7 +12,8 @@ fn learned(steps: usize) -> Vec<(Run, f64)> {
     let checkpoint = frontend::open(&shipped("examples/models/shakespeare")).expect("it ships");
     let original = checkpoint.module;
     let mut module = original.clone();
-    let simulate = Some(Simulation { rows: Some(4), cache: Some(4), ..Simulation::default() });
+    let four = Some(Levels::Even(4));
+    let simulate = Some(Simulation { rows: four, cache: four, fixed: false });
     let context = Context { simulate, blobs: Some(&checkpoint.blobs), ..Context::default() };
     fold_norms::run(&mut module, &context).expect("norms fold");
     rotate::run(&mut module, &context).expect("it turns");

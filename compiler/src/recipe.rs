@@ -154,8 +154,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_in_order() {
         let format = |name: &str| DType::from_name(name).expect("a format");
-        let rules =
-            [("z*", &["i4g32"][..]), ("a", &["e2m1row", "e1m2row"]), ("l0.wq", &["i8row"])];
+        let rules = [("z*", &["i4g32"][..]), ("a", &["e2m1row", "e1m2row"]), ("l0.wq", &["i8row"])];
         let rule = |(pattern, names): (&str, &[&str])| {
             (pattern.to_string(), names.iter().map(|name| format(name)).collect())
         };

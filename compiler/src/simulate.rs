@@ -2,6 +2,7 @@
 
 use crate::Error;
 use clap::Args;
+use ir::Levels;
 use passes::Context;
 use std::str::FromStr;
 
@@ -9,7 +10,8 @@ use std::str::FromStr;
 #[derive(Args, Clone, Debug, Default)]
 pub struct SimulateFlags {
     /// Round as formats would that no kernel stores yet, to measure what they lose: aN rows that
-    /// matrices of layers read to N bits (sN: with fixed ranges, needs --calib), kvN keys and values
+    /// matrices of layers read to N bits (sN: with fixed ranges, needs --calib), kvN keys and values; ae2m1
+    /// and the like to floats
     #[arg(help_heading = "Model and code", long, value_name = "LIST", value_delimiter = ',')]
     pub simulate: Vec<Simulated>,
 }
@@ -19,15 +21,15 @@ pub struct SimulateFlags {
 pub enum Simulated {
     /// `aN`, `sN`: rows, with ranges of their own or fixed ones.
     Rows {
-        /// Of each element.
-        bits: u8,
+        /// What elements become.
+        levels: Levels,
         /// Whether ranges are fixed.
         fixed: bool,
     },
     /// `kvN`: keys and values.
     Cache {
-        /// Of each element.
-        bits: u8,
+        /// What elements become.
+        levels: Levels,
     },
 }
 
@@ -35,16 +37,20 @@ impl FromStr for Simulated {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Simulated, String> {
-        let bits = |prefix| {
-            let bits = word.strip_prefix(prefix)?.parse().ok();
-            bits.filter(|bits| (2..=8).contains(bits))
+        let levels = |prefix| {
+            let rest: &str = word.strip_prefix(prefix)?;
+            // A number by itself is of bits.
+            match rest.starts_with(|c: char| c.is_ascii_digit()) {
+                true => Levels::from_name(&format!("i{rest}")),
+                false => Levels::from_name(rest).filter(|l| matches!(l, Levels::Float { .. })),
+            }
         };
-        let cache = bits("kv").map(|bits| Simulated::Cache { bits });
-        let rows = |(prefix, fixed)| bits(prefix).map(|bits| Simulated::Rows { bits, fixed });
-        cache
-            .or_else(|| rows(("a", false)))
-            .or_else(|| rows(("s", true)))
-            .ok_or_else(|| "expected aN, sN or kvN with N from 2 to 8".into())
+        let cache = levels("kv").map(|levels| Simulated::Cache { levels });
+        let rows = |(prefix, fixed)| levels(prefix).map(|levels| Simulated::Rows { levels, fixed });
+        cache.or_else(|| rows(("a", false))).or_else(|| rows(("s", true))).ok_or_else(|| {
+            "expected aN, sN or kvN with N from 2 to 8, or a float in place of N, as in ae2m1"
+                .into()
+        })
     }
 }
 
@@ -71,10 +77,10 @@ impl SimulateFlags {
         for word in &self.simulate {
             let simulation = context.simulate.get_or_insert_default();
             match *word {
-                Simulated::Rows { bits, fixed } => {
-                    (simulation.rows, simulation.fixed) = (Some(bits), fixed);
+                Simulated::Rows { levels, fixed } => {
+                    (simulation.rows, simulation.fixed) = (Some(levels), fixed);
                 }
-                Simulated::Cache { bits } => simulation.cache = Some(bits),
+                Simulated::Cache { levels } => simulation.cache = Some(levels),
             }
         }
     }
@@ -87,10 +93,13 @@ mod tests {
     #[test]
     fn words_say_what_and_how_many_bits() {
         let of = |text: &str| text.parse::<Simulated>().ok();
-        assert_eq!(of("a4"), Some(Simulated::Rows { bits: 4, fixed: false }));
-        assert_eq!(of("s8"), Some(Simulated::Rows { bits: 8, fixed: true }));
-        assert_eq!(of("kv4"), Some(Simulated::Cache { bits: 4 }));
-        for wrong in ["a", "a9", "kv1", "w4", "4"] {
+        let even = Levels::Even;
+        assert_eq!(of("a4"), Some(Simulated::Rows { levels: even(4), fixed: false }));
+        assert_eq!(of("s8"), Some(Simulated::Rows { levels: even(8), fixed: true }));
+        assert_eq!(of("kv4"), Some(Simulated::Cache { levels: even(4) }));
+        let levels = Levels::Float { exponent: 2, mantissa: 1 };
+        assert_eq!(of("se2m1"), Some(Simulated::Rows { levels, fixed: true }));
+        for wrong in ["a", "a9", "ai4", "kv1", "w4", "4", "ae9m1"] {
             assert_eq!(of(wrong), None, "{wrong}");
         }
     }

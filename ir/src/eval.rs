@@ -197,9 +197,9 @@ impl<'m> Interpreter<'m> {
                 let fixed = args.get(1).map(|&range| self.weight(frame, range).data[0]);
                 Data::Rows(quantised_rows(x(), width(), *group as usize, *range, fixed))
             }
-            Op::FakeQuant { bits, group } => {
+            Op::FakeQuant { levels, group } => {
                 let range = args.get(1).map(|&range| self.weight(frame, range).data[0]);
-                Data::Rows(fake_quant(x(), *bits, *group as usize, range))
+                Data::Rows(fake_quant(x(), *levels, *group as usize, range))
             }
             Op::Hadamard { size } => Data::Rows(hadamard(x(), *size)),
             Op::Rope(r) => Data::Rows(rope(x(), frame.ints(args[1]), width(), r)),

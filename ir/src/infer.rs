@@ -3,7 +3,7 @@
 
 use crate::hadamard::Hadamard;
 use crate::module::{Arg, Graph, Module, Param};
-use crate::op::{Op, Rope, RopeScaling, RowRange};
+use crate::op::{Levels, Op, Rope, RopeScaling, RowRange};
 use crate::types::{DType, Dim, IntFormat, Type};
 use std::fmt;
 
@@ -51,7 +51,7 @@ pub fn infer(module: &Module, graph: &Graph, op: &Op, args: &[Arg]) -> Result<Ty
         Op::RmsNorm { eps, group } => infer_rms_norm(*eps, *group, &types),
         Op::Linear => infer_linear(&types),
         Op::QuantRows { group, .. } => infer_quant_rows(*group, &types),
-        Op::FakeQuant { bits, group } => infer_fake_quant(*bits, *group, &types),
+        Op::FakeQuant { levels, group } => infer_fake_quant(*levels, *group, &types),
         Op::Hadamard { size } => infer_hadamard(*size, &types),
         Op::Rope(rope) => infer_rope(rope, &types),
         Op::KvAppend => infer_kv_append(&types),
@@ -209,10 +209,10 @@ fn infer_quant_rows(group: u32, types: &[Type]) -> Result<Type, Mismatch> {
     Ok(Type::rows_of(DType::Int(format), width))
 }
 
-fn infer_fake_quant(bits: u8, group: u32, types: &[Type]) -> Result<Type, Mismatch> {
+fn infer_fake_quant(levels: Levels, group: u32, types: &[Type]) -> Result<Type, Mismatch> {
     let width = rows("the input of fake_quant", &types[0])?;
-    if !(2..=8).contains(&bits) {
-        return err(V_ATTRIBUTE, format!("bits must be 2 to 8, found {bits}"));
+    if !levels.exist() {
+        return err(V_ATTRIBUTE, format!("there are no levels {levels}"));
     }
     if group == 0 || !group.is_multiple_of(16) || !width.is_multiple_of(group.into()) {
         let what = format!("group {group} must be a multiple of 16 that divides the width {width}");

@@ -33,7 +33,7 @@ pub use eval::{EvalError, Interpreter};
 pub use history::{Side, Source, Step};
 pub use infer::Mismatch;
 pub use module::*;
-pub use op::{Gate, Op, Rope, RopeScaling, RowRange};
+pub use op::{Gate, Levels, Op, Rope, RopeScaling, RowRange};
 pub use parse::{ParseError, parse, parse_with_lines};
 pub use place::{Lines, Place};
 pub use round::Rounding;

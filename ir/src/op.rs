@@ -3,6 +3,7 @@
 //! Kernels, files and symbols elsewhere carry the same names.
 
 use crate::module::GraphId;
+use std::fmt;
 
 /// An operation. Shapes in the comments: `T` tokens, `D` width, `N` outputs, `H` heads of width `h`.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,11 +30,10 @@ pub enum Op {
         range: RowRange,
     },
     /// `fake_quant x: f32[T, D] (, $range: f32[1])? -> f32[T, D]`: each group of a row to the nearest
-    /// of `2^bits` values evenly between its smallest and its largest element, or of the integers of
-    /// `bits` bits times `range / (2^(bits-1) - 1)`. What a format would lose, without the format.
+    /// of a few values. What a format would lose, without the format.
     FakeQuant {
-        /// 2 to 8.
-        bits: u8,
+        /// Which values.
+        levels: Levels,
         /// Elements of a group, a multiple of 16 that divides `D`.
         group: u32,
     },
@@ -71,6 +71,70 @@ pub enum Op {
     GateMul(Gate),
     /// `call @graph, args… -> its result`: weights and cache slots are bound per call.
     Call(GraphId),
+}
+
+/// Values that numbers are rounded to where a format is simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Levels {
+    /// `i4`: `2^bits` values evenly from the smallest to the largest element; with a given range the
+    /// integers times `range / (2^(bits-1) - 1)`. 2 to 8.
+    Even(u8),
+    /// `e2m1`: floats with so many bits of exponent and mantissa beside their sign, no infinities, the
+    /// largest of which is the largest magnitude, or the range that is given (LLM-FP4, arXiv
+    /// 2310.16836, section 3). 3 to 8 bits in all.
+    Float {
+        /// 1 to 5.
+        exponent: u8,
+        /// 0 to 6.
+        mantissa: u8,
+    },
+}
+
+impl Levels {
+    /// The levels of that name.
+    pub fn from_name(name: &str) -> Option<Levels> {
+        let levels = match name.strip_prefix('i') {
+            Some(bits) => Levels::Even(bits.parse().ok()?),
+            None => {
+                let (exponent, mantissa) = name.strip_prefix('e')?.split_once('m')?;
+                let (exponent, mantissa) = (exponent.parse().ok()?, mantissa.parse().ok()?);
+                Levels::Float { exponent, mantissa }
+            }
+        };
+        // One spelling only.
+        (levels.exist() && levels.to_string() == name).then_some(levels)
+    }
+
+    /// Whether there are such.
+    pub fn exist(self) -> bool {
+        match self {
+            Levels::Even(bits) => (2..=8).contains(&bits),
+            Levels::Float { exponent, mantissa } => {
+                let some = (1..=5).contains(&exponent) && mantissa <= 6;
+                some && (3..=8).contains(&(1 + exponent + mantissa))
+            }
+        }
+    }
+
+    /// Of floats the largest, in units of the smallest that is not subnormal; else 0.
+    pub fn float_max(self) -> f32 {
+        match self {
+            Levels::Even(_) => 0.0,
+            Levels::Float { exponent, mantissa } => {
+                let largest = (1i32 << exponent) - 2;
+                (2.0 - (-f32::from(mantissa)).exp2()) * (largest as f32).exp2()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Levels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Levels::Even(bits) => write!(f, "i{bits}"),
+            Levels::Float { exponent, mantissa } => write!(f, "e{exponent}m{mantissa}"),
+        }
+    }
 }
 
 /// The range of a group of a quantised row: the magnitude that becomes 127.

@@ -8,7 +8,7 @@ use crate::history::{Side, Source as WeightSource, Step};
 pub use crate::lex::ParseError;
 use crate::lex::{Lexer, Sigil, Spot, Token};
 use crate::module::{Cache, Meta, Module, Weight, WeightId};
-use crate::op::{Gate, Op, Rope, RopeScaling, RowRange};
+use crate::op::{Gate, Levels, Op, Rope, RopeScaling, RowRange};
 use crate::place::Lines;
 use crate::repeat::expand;
 use crate::resolve::resolve;
@@ -382,9 +382,11 @@ fn operation(op: Word<'_>, attrs: &mut Attrs<'_>) -> Result<Op, ParseError> {
         "linear" => Op::Linear,
         "quant_rows" => Op::QuantRows { group: group(op, attrs)?, range: row_range(attrs)? },
         "fake_quant" => {
-            let bits = attrs.integer("bits")?;
-            let bits = u8::try_from(bits).map_err(|_| op.error("bits below 256"))?;
-            Op::FakeQuant { bits, group: group(op, attrs)? }
+            let levels =
+                attrs.word("levels")?.ok_or_else(|| op.error("`levels`, as in `i4` or `e2m1`"))?;
+            let known = Levels::from_name(levels.text);
+            let levels = known.ok_or_else(|| levels.error("levels, as in `i4` or `e2m1`"))?;
+            Op::FakeQuant { levels, group: group(op, attrs)? }
         }
         "hadamard" => Op::Hadamard { size: attrs.integer("size")? },
         "rope" => Op::Rope(Rope {

@@ -152,7 +152,7 @@ fn attributes(op: &Op) -> Option<String> {
         Op::QuantRows { group, range } => {
             Some(format!("group = {group}, range = {}", range.name()))
         }
-        Op::FakeQuant { bits, group } => Some(format!("bits = {bits}, group = {group}")),
+        Op::FakeQuant { levels, group } => Some(format!("levels = {levels}, group = {group}")),
         Op::Hadamard { size } => Some(format!("size = {size}")),
         Op::Rope(rope) => Some(rope_attributes(rope)),
         Op::Attention { heads, scale, window } => {

@@ -5,7 +5,7 @@
 mod fake;
 pub(crate) mod nested;
 
-pub use fake::FakeGrid;
+pub use fake::{EXPONENT, FakeGrid};
 
 use crate::op::RowRange;
 use crate::types::{Codes, IntFormat};

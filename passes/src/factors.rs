@@ -6,7 +6,7 @@ use crate::stats::{Lab, Site, Stats, inputs_of};
 use crate::{Context, PassError};
 use ir::history::FACTOR_RANGE;
 use ir::weights::materialise;
-use ir::{DType, Module, RowRange, WeightId};
+use ir::{DType, Levels, Module, RowRange, WeightId};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -161,13 +161,18 @@ pub fn find(
     Ok(Place { matrices, moments, rows: rows(context), fold, spread }.search())
 }
 
+/// What kernels of integers take.
+const INT8: Levels = Levels::Even(8);
+
 /// How the rows will be rounded that matrices of layers read.
 fn rows(context: &Context<'_>) -> Option<Rows> {
     match context.simulate {
-        Some(Simulation { rows: Some(bits), fixed, .. }) => Some(Rows { bits, group: 0, fixed }),
+        Some(Simulation { rows: Some(levels), fixed, .. }) => {
+            Some(Rows { levels, group: 0, fixed })
+        }
         _ => context.activation_group.map(|group| match context.activation_range {
-            RowRange::Group => Rows { bits: 8, group, fixed: false },
-            range => Rows { bits: 8, group: 0, fixed: range == RowRange::Fixed },
+            RowRange::Group => Rows { levels: INT8, group, fixed: false },
+            range => Rows { levels: INT8, group: 0, fixed: range == RowRange::Fixed },
         }),
     }
 }

@@ -209,10 +209,10 @@ fn learned(weights: &Weights) -> Learned {
 mod tests {
     use super::*;
     use crate::{Context, fold_norms, rotate, simulate};
-    use ir::DType;
     use ir::sample::{Sample, Seeded};
+    use ir::{DType, Levels};
 
-    fn turned(rows: Option<u8>) -> (Module, Module, Seeded) {
+    fn turned(rows: Option<Levels>) -> (Module, Module, Seeded) {
         let sample =
             Sample { bias: true, inner: 32, head: 16, dtype: DType::F32, ..Sample::default() };
         let original = sample.module().expect("a valid sample");
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_run_that_was_cut_short_goes_on_to_the_same_end() {
-        let (module, original, blobs) = turned(Some(4));
+        let (module, original, blobs) = turned(Some(Levels::Even(4)));
         let windows = [tokens(), tokens()[3..].to_vec()];
         let texts = Texts { fitted: &windows, held: &windows[..1] };
         let how = Learning { steps: 8, rate: 0.1 };
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn nothing_that_loses_more_than_the_start_is_kept() {
-        let (module, original, blobs) = turned(Some(4));
+        let (module, original, blobs) = turned(Some(Levels::Even(4)));
         let windows = [tokens(), tokens()[3..].to_vec()];
         let texts = Texts { fitted: &windows[1..], held: &windows[..1] };
         for rate in [0.02, 0.3] {

@@ -3,7 +3,7 @@
 //!
 //! Candidates are those of AWQ (arXiv 2306.00978), powers of a channel's mean magnitude, those of
 //! SmoothQuant (2211.10438), and those of Outlier Suppression+ (2304.09145), which touch only channels
-//! that reach beyond an end; the loss is that of AQAS (EMNLP 2023), of weights and rows together. None at
+//! that reach beyond an end (the shifts of LLM-FP4, 2310.16836, are whole octaves of these); the loss is that of AQAS (EMNLP 2023), of weights and rows together. None at
 //! all is among them.
 
 use crate::factors::{beyond, power, smooth};
@@ -11,7 +11,7 @@ use crate::round::loss;
 use crate::stats::Moments;
 use ir::history::factor;
 use ir::quant::Quantised;
-use ir::{IntFormat, Tensor};
+use ir::{IntFormat, Levels, Tensor};
 
 /// Powers of the mean magnitude; 0 is no scaling.
 const POWERS: [f64; 8] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8];
@@ -39,8 +39,8 @@ pub struct Place<'a> {
 /// How rows are rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rows {
-    /// Of each element.
-    pub bits: u8,
+    /// To what.
+    pub levels: Levels,
     /// Elements that share a range, 0 for the row.
     pub group: u32,
     /// Whether the range is that of all rows that were seen, not of each.
@@ -94,7 +94,9 @@ impl Place<'_> {
 
     /// Mean squared error of each channel of the rows, as the matrix sees it.
     fn row_errors(&self, factors: &[f32]) -> Vec<f64> {
-        let Some(Rows { bits, group, fixed }) = self.rows else { return vec![0.0; factors.len()] };
+        let Some(Rows { levels, group, fixed }) = self.rows else {
+            return vec![0.0; factors.len()];
+        };
         let divided = |of: &[f32]| -> Vec<f64> {
             of.iter().zip(factors).map(|(&x, &s)| f64::from(x) / f64::from(s)).collect()
         };
@@ -104,14 +106,24 @@ impl Place<'_> {
             true => divided(&self.moments.absmax),
             false => squares.iter().map(|x| x * PEAK).collect(),
         };
-        let levels = f64::from((1u32 << (bits - 1)) - 1);
         let group = if group == 0 { factors.len() } else { group as usize };
         let errors = peaks.chunks(group).zip(squares.chunks(group)).flat_map(|(peaks, squares)| {
-            let step = peaks.iter().copied().fold(0.0, f64::max) / levels;
+            let most = peaks.iter().copied().fold(0.0, f64::max);
             // What is far below a step becomes 0 and loses no more than itself.
-            squares.iter().map(move |x| (step * step / 12.0).min(x * x))
+            squares.iter().map(move |&x| (step(levels, most, x).powi(2) / 12.0).min(x * x))
         });
         errors.zip(factors).map(|(error, &s)| error * f64::from(s).powi(2)).collect()
+    }
+}
+
+/// From one value to the next about `x`, where the largest is `most`.
+fn step(levels: Levels, most: f64, x: f64) -> f64 {
+    match levels {
+        Levels::Even(bits) => most / f64::from((1u32 << (bits - 1)) - 1),
+        Levels::Float { mantissa, .. } => {
+            let octave = x.max(most / f64::from(levels.float_max()));
+            octave * (-f64::from(mantissa)).exp2()
+        }
     }
 }
 
@@ -145,7 +157,7 @@ mod tests {
         Place {
             matrices: vec![(matrix, IntFormat::from_name("i4g32"))],
             moments: sums.finish(),
-            rows: Some(Rows { bits: 8, group: 32, fixed: false }),
+            rows: Some(Rows { levels: Levels::Even(8), group: 32, fixed: false }),
             fold: &|x| x.to_vec(),
             spread: &|q| q.to_vec(),
         }
@@ -166,10 +178,15 @@ mod tests {
             let found = place.search();
             found[0] - found[1]
         };
-        let own = Place { rows: Some(Rows { bits: 8, group: 0, fixed: false }), ..place(200.0) };
+        let own = Place {
+            rows: Some(Rows { levels: Levels::Even(8), group: 0, fixed: false }),
+            ..place(200.0)
+        };
         // One row in 200 has ten times the range of the others.
-        let mut fixed =
-            Place { rows: Some(Rows { bits: 8, group: 0, fixed: true }), ..place(200.0) };
+        let mut fixed = Place {
+            rows: Some(Rows { levels: Levels::Even(8), group: 0, fixed: true }),
+            ..place(200.0)
+        };
         fixed.moments.absmax.iter_mut().step_by(16).for_each(|x| *x *= 10.0);
         assert!(spread(&fixed) > spread(&own), "{} and {}", spread(&fixed), spread(&own));
     }

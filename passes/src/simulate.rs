@@ -6,7 +6,7 @@
 //! their way into the cache (`cache`: one range a head). The code gets slower, not smaller.
 //!
 //! # Why it is exact (or how far off)
-//! It is not: numbers become one of `2^bits` values. Before matrices of integers these are rounded once
+//! It is not: numbers become one of a few values. Before matrices of integers these are rounded once
 //! more, to the 8 bits that kernels take (`activations`), which adds a thousandth of the squared
 //! error of 4 bits.
 //!
@@ -15,25 +15,26 @@
 //!
 //! # Paper
 //! Per-token asymmetric, heads by themselves, as in SpinQuant (arXiv 2405.16406); fixed ranges as in
-//! SmoothQuant (2211.10438) and MobileQuant (2408.13933).
+//! SmoothQuant (2211.10438) and MobileQuant (2408.13933); floats of few bits as in LLM-FP4
+//! (2310.16836).
 
 use crate::bindings::{instructions, producer, value_of};
 use crate::edit::insert_after;
 use crate::{Context, PassError, ranges};
 use ir::def_use::renumber;
-use ir::{Arg, Graph, GraphId, Inst, Module, Op, ValueId};
+use ir::{Arg, Graph, GraphId, Inst, Levels, Module, Op, ValueId};
 
 const PASS: &str = "simulate";
 
 /// What is rounded as if it were stored in fewer bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Simulation {
-    /// Bits of the rows that matrices of layers read.
-    pub rows: Option<u8>,
+    /// What rows that matrices of layers read are rounded to.
+    pub rows: Option<Levels>,
     /// Whether their ranges are fixed, one for each place.
     pub fixed: bool,
-    /// Bits of keys and values.
-    pub cache: Option<u8>,
+    /// What keys and values are rounded to.
+    pub cache: Option<Levels>,
 }
 
 /// Runs the pass.
@@ -57,9 +58,9 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
         }
     }
     let mut log = vec![];
-    if let Some(bits) = simulation.cache {
+    if let Some(levels) = simulation.cache {
         for (graph, value, head) in cached {
-            let op = Op::FakeQuant { bits, group: head };
+            let op = Op::FakeQuant { levels, group: head };
             let append = |v: ValueId, graph: &ir::Graph| {
                 producer(graph, v).is_some_and(|i| graph.insts[i].op == Op::KvAppend)
             };
@@ -67,15 +68,15 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
             let graph = &mut module.graphs[graph.0 as usize];
             insert_after(graph, value, "cached", op, &[], |reader, _| append(reader, &known));
         }
-        log.push(format!("keys and values as {bits} bits, one range a head"));
+        log.push(format!("keys and values as {levels}, one range a head"));
     }
-    if let Some(bits) = simulation.rows {
+    if let Some(levels) = simulation.rows {
         let ranges = match simulation.fixed {
             true => fixed_ranges(module, context, &rows)?,
             false => vec![None; rows.len()],
         };
         for (&(graph, value, group), range) in rows.iter().zip(ranges) {
-            let op = Op::FakeQuant { bits, group };
+            let op = Op::FakeQuant { levels, group };
             let args: Vec<Arg> = range.into_iter().collect();
             let known = module.graph(graph).clone();
             let linear = |reader: ValueId, operand: usize| {
@@ -86,7 +87,7 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
             insert_after(&mut module.graphs[graph.0 as usize], value, &name, op, &args, linear);
         }
         let ranges = if simulation.fixed { "one range a place" } else { "one range a row" };
-        log.push(format!("rows at {} places as {bits} bits, {ranges}", rows.len()));
+        log.push(format!("rows at {} places as {levels}, {ranges}", rows.len()));
     }
     module.graphs.iter_mut().for_each(renumber);
     Ok(log)

@@ -3,7 +3,7 @@
 mod support;
 
 use ir::quant::{FakeGrid, quant_rows as rounded};
-use ir::{Gate, RowRange};
+use ir::{Gate, Levels, RowRange};
 use support::Arg::{At, Int};
 use support::{Case, everywhere, floats, noise};
 use targets::kernels::{elementwise, fake_quant, quant_rows, rms_norm};
@@ -115,10 +115,13 @@ fn a_gate_and_quant_rows(gate: Gate) {
 fn fake_quant_is_its_definition_bit_for_bit() {
     const GROUP: usize = 48;
     const GROUPS: usize = 2;
-    let shapes = [2, 4, 8].into_iter().flat_map(|bits| [false, true].map(|fixed| (bits, fixed)));
-    let shapes: Vec<(u8, bool)> = shapes.collect();
+    let levels =
+        ["i2", "i4", "i8", "e2m1", "e3m0", "e4m3"].into_iter().filter_map(Levels::from_name);
+    let shapes: Vec<(Levels, bool)> =
+        levels.flat_map(|levels| [false, true].map(|fixed| (levels, fixed))).collect();
     let define = |e: &mut Emitter| -> Vec<Func> {
-        let shape = |&(bits, fixed): &(u8, bool)| fake_quant::Shape { bits, group: 48, fixed };
+        let shape =
+            |&(levels, fixed): &(Levels, bool)| fake_quant::Shape { levels, group: 48, fixed };
         shapes.iter().map(|s| fake_quant::define(e, shape(s))).collect()
     };
     let range = 2.5f32;
@@ -138,16 +141,21 @@ fn fake_quant_is_its_definition_bit_for_bit() {
         for (case, found) in cases.iter().zip(found) {
             let (which, args) = &case.calls[0];
             let (At(x), At(y)) = (args[0], args[1]) else { unreachable!("as above") };
-            let (bits, fixed) = shapes[*which];
+            let (levels, fixed) = shapes[*which];
             for group in 0..3 * GROUPS {
                 let at = group * GROUP * 4;
                 let x = floats(&case.memory, x + at, GROUP);
                 let grid = match fixed {
-                    true => FakeGrid::fixed(range, bits),
-                    false => FakeGrid::of(&x, bits),
+                    true => FakeGrid::fixed(range, levels),
+                    false => FakeGrid::of(&x, levels),
                 };
                 let expected: Vec<f32> = x.iter().map(|&x| grid.nearest(x)).collect();
-                assert_eq!(floats(found, y + at, GROUP), expected, "{} {bits} {fixed}", target.cpu);
+                assert_eq!(
+                    floats(found, y + at, GROUP),
+                    expected,
+                    "{} {levels} {fixed}",
+                    target.cpu
+                );
             }
         }
     });

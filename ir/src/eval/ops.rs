@@ -1,7 +1,7 @@
 //! One function per operation, on plain slices. Shapes are the verifier's promise.
 
 use crate::hadamard::Hadamard;
-use crate::op::{Gate, Rope};
+use crate::op::{Gate, Levels, Rope};
 use crate::quant::{FakeGrid, cache_row, quant_group};
 use crate::types::DType;
 use crate::weights::Tensor;
@@ -93,11 +93,11 @@ pub(super) fn rms_norm(x: &[f32], gain: Option<&[f32]>, group: usize, eps: f64) 
 }
 
 /// `fake_quant`.
-pub(super) fn fake_quant(x: &[f32], bits: u8, group: usize, range: Option<f32>) -> Vec<f32> {
+pub(super) fn fake_quant(x: &[f32], levels: Levels, group: usize, range: Option<f32>) -> Vec<f32> {
     let one = |x: &[f32]| {
         let grid = match range {
-            Some(range) => FakeGrid::fixed(range, bits),
-            None => FakeGrid::of(x, bits),
+            Some(range) => FakeGrid::fixed(range, levels),
+            None => FakeGrid::of(x, levels),
         };
         x.iter().map(|&x| grid.nearest(x)).collect::<Vec<f32>>()
     };

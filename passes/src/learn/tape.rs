@@ -128,12 +128,12 @@ impl<'m> Tape<'m> {
                 let fixed = args.get(1).and_then(|&a| frame.weight(a)).map(|w| weights.get(w)[0]);
                 quantised_rows(frame.rows(args[0]), width(0), *group as usize, *range, fixed)
             }
-            Op::FakeQuant { bits, group } => {
+            Op::FakeQuant { levels, group } => {
                 let range = args.get(1).and_then(|&a| frame.weight(a)).map(|w| weights.get(w)[0]);
                 let one = |x: &[f32]| {
                     let grid = match range {
-                        Some(range) => FakeGrid::fixed(range, *bits),
-                        None => FakeGrid::of(x, *bits),
+                        Some(range) => FakeGrid::fixed(range, *levels),
+                        None => FakeGrid::of(x, *levels),
                     };
                     x.iter().map(|&x| grid.nearest(x)).collect::<Vec<f32>>()
                 };

@@ -77,7 +77,8 @@ mod tests {
     fn the_last_rule_holds_and_every_rule_must_match_something() {
         let format = |name: &str| DType::from_name(name).expect("a format");
         let rules = [("*", "i4g32"), ("*.down", "i8row"), ("l0.*", "f16")];
-        let recipe = Recipe { rules: rules.map(|(p, f)| (p.to_string(), vec![format(f)])).to_vec() };
+        let recipe =
+            Recipe { rules: rules.map(|(p, f)| (p.to_string(), vec![format(f)])).to_vec() };
         assert_eq!(recipe.format("l1.down"), Some(format("i8row")));
         assert_eq!(recipe.format("l0.down"), Some(format("f16")));
         let module = Sample::default().module().expect("a valid sample");

@@ -126,7 +126,8 @@ impl Kernel {
 
     /// Whether all weight rows of a panel are taken at once, a vector at a time.
     fn one_by_one(&self) -> bool {
-        let constants = 1 + usize::from(!self.shape.nested()) + usize::from(second(self.shape).is_some());
+        let constants =
+            1 + usize::from(!self.shape.nested()) + usize::from(second(self.shape).is_some());
         let registers = PANEL_VECTORS * self.registers() + 3 + constants;
         self.unit == Unit::Avx2 && self.m == 1 && registers <= 16
     }

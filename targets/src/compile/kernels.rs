@@ -220,9 +220,9 @@ impl Kernels {
                 let made = self.quant_rows.entry((group, *range));
                 made.or_insert_with(|| quant_rows::define(e, group, *range));
             }
-            Op::FakeQuant { bits, group } => {
+            Op::FakeQuant { levels, group } => {
                 let fixed = types.len() > 1;
-                let shape = fake_quant::Shape { bits: *bits, group: *group, fixed };
+                let shape = fake_quant::Shape { levels: *levels, group: *group, fixed };
                 let made = self.fake_quant.entry(shape);
                 made.or_insert_with(|| fake_quant::define(e, shape));
             }

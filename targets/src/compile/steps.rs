@@ -104,9 +104,9 @@ impl Writer<'_> {
                 let f = &self.kernels.quant_rows[&(u64::from(*group), *range)];
                 k.call(f, &args[..f.signature.params.len()]);
             }
-            Op::FakeQuant { bits, group } => {
-                let shape =
-                    fake_quant::Shape { bits: *bits, group: *group, fixed: inst.args.len() > 1 };
+            Op::FakeQuant { levels, group } => {
+                let fixed = inst.args.len() > 1;
+                let shape = fake_quant::Shape { levels: *levels, group: *group, fixed };
                 let groups = k.i64((self.width(x) / u64::from(*group)) as i64);
                 let range = self.optional_weight(s, inst.args.get(1));
                 let x = self.at(s, x) + first * stride;

@@ -3,12 +3,14 @@
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
 use cranelift_codegen::ir::types::*;
+use ir::Levels;
+use ir::quant::EXPONENT;
 
 /// What a kernel is specialised for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
-    /// The grid has `2^bits` values.
-    pub bits: u8,
+    /// The values of the grid.
+    pub levels: Levels,
     /// Elements of a group, a multiple of 16.
     pub group: u32,
     /// Whether the range is a weight, not the group's own.
@@ -18,20 +20,22 @@ pub struct Shape {
 /// Emits `fake_quant`: parameters x, y, range (unless it is the group's own: not read), groups of a
 /// row, rows, row stride in bytes. `x` and `y` may be the same.
 pub fn define(e: &mut Emitter, shape: Shape) -> Func {
-    let Shape { bits, group, fixed } = shape;
+    let Shape { levels, group, fixed } = shape;
     let kind = if fixed { "_fixed" } else { "" };
-    let f = e.declare(&format!("fake_quant_{bits}_g{group}{kind}"), &[I64; 6], &[]);
+    let f = e.declare(&format!("fake_quant_{levels}_g{group}{kind}"), &[I64; 6], &[]);
     e.define(&f, Tuning::Optimised, |k, args| {
         let [x, y, range, groups, rows, stride] = args else {
             unreachable!("six parameters are declared")
         };
         let (x, y) = (k.var(*x), k.var(*y));
-        let given = fixed.then(|| fixed_grid(k, range.load(F32, 0), bits));
+        let given = fixed.then(|| Grid::fixed(k, range.load(F32, 0), levels));
         k.each(k.i64(0), *rows, 1, |_| {
             let (from, to) = (k.var(x.get()), k.var(y.get()));
             k.each(k.i64(0), *groups, 1, |_| {
-                let grid = given.unwrap_or_else(|| own_grid(k, from.get(), group, bits));
-                round(k, from.get(), to.get(), group, bits, grid);
+                let grid = given.unwrap_or_else(|| Grid::own(k, from.get(), group, levels));
+                k.each(k.i64(0), k.i64(i64::from(group) * 4), 16, |i| {
+                    (to.get() + i).store(0, grid.nearest(k, (from.get() + i).load(F32X4, 0)));
+                });
                 for place in [from, to] {
                     place.set(place.get() + i64::from(group) * 4);
                 }
@@ -45,45 +49,71 @@ pub fn define(e: &mut Emitter, shape: Shape) -> Func {
     f
 }
 
-/// The smallest value, the distance of two, and its inverse.
-type Grid<'k> = [Val<'k>; 3];
+/// Adding and taking away `1.5 · 2^23` rounds to the nearest integer, ties to even.
+const ROUND: f32 = 12_582_912.0;
 
-fn levels(bits: u8) -> f32 {
-    ((1u32 << bits) - 1) as f32
+/// `FakeGrid`, with vectors of equal numbers.
+#[derive(Clone, Copy)]
+enum Grid<'k> {
+    Even { low: Val<'k>, step: Val<'k>, inverse: Val<'k>, most: f32 },
+    Float { unit: Val<'k>, inverse: Val<'k>, most: f32, round: f32 },
 }
 
-fn fixed_grid<'k>(k: &'k Kernel<'k>, range: Val<'k>, bits: u8) -> Grid<'k> {
-    let most = (levels(bits) - 1.0) / 2.0;
-    let some = k.f32(0.0).flt(range);
-    let step = range * (1.0 / most);
-    let inverse = some.select(k.f32(most) / range, k.f32(0.0));
-    [step * -(most + 1.0), step, inverse]
-}
+impl<'k> Grid<'k> {
+    fn fixed(k: &'k Kernel<'k>, range: Val<'k>, levels: Levels) -> Grid<'k> {
+        let some = k.f32(0.0).flt(range);
+        let inverse = |end: f32| some.select(k.f32(end) / range, k.f32(0.0)).splat(F32X4);
+        match levels {
+            Levels::Even(bits) => {
+                let most = ((1u32 << bits) - 1) as f32;
+                let half = (most - 1.0) / 2.0;
+                let step = range * (1.0 / half);
+                let low = (step * -(half + 1.0)).splat(F32X4);
+                Grid::Even { low, step: step.splat(F32X4), inverse: inverse(half), most }
+            }
+            Levels::Float { mantissa, .. } => {
+                let most = levels.float_max();
+                let round = ROUND * (-f32::from(mantissa)).exp2();
+                let unit = (range * (1.0 / most)).splat(F32X4);
+                Grid::Float { unit, inverse: inverse(most), most, round }
+            }
+        }
+    }
 
-fn own_grid<'k>(k: &'k Kernel<'k>, x: Val<'k>, group: u32, bits: u8) -> Grid<'k> {
-    let first = x.load(F32X4, 0);
-    // The smallest is the largest of the negated.
-    let (least, most) = (k.var(-first), k.var(first));
-    k.each(k.i64(0), k.i64(i64::from(group) * 4), 16, |i| {
-        let v = (x + i).load(F32X4, 0);
-        least.set(least.get().pmax(-v));
-        most.set(most.get().pmax(v));
-    });
-    let low = -least.get().max_lanes();
-    let width = most.get().max_lanes() - low;
-    let some = k.f32(0.0).flt(width);
-    let inverse = some.select(k.f32(levels(bits)) / width, k.f32(0.0));
-    [low, width * (1.0 / levels(bits)), inverse]
-}
+    fn own(k: &'k Kernel<'k>, x: Val<'k>, group: u32, levels: Levels) -> Grid<'k> {
+        let first = x.load(F32X4, 0);
+        // The smallest is the largest of the negated.
+        let (least, most) = (k.var(-first), k.var(first));
+        k.each(k.i64(0), k.i64(i64::from(group) * 4), 16, |i| {
+            let v = (x + i).load(F32X4, 0);
+            least.set(least.get().pmax(-v));
+            most.set(most.get().pmax(v));
+        });
+        let Levels::Even(bits) = levels else {
+            return Grid::fixed(k, most.get().pmax(least.get()).max_lanes(), levels);
+        };
+        let low = -least.get().max_lanes();
+        let width = most.get().max_lanes() - low;
+        let most = ((1u32 << bits) - 1) as f32;
+        let some = k.f32(0.0).flt(width);
+        let inverse = some.select(k.f32(most) / width, k.f32(0.0));
+        let [low, step, inverse] = [low, width * (1.0 / most), inverse].map(|v| v.splat(F32X4));
+        Grid::Even { low, step, inverse, most }
+    }
 
-fn round<'k>(k: &'k Kernel<'k>, x: Val<'k>, y: Val<'k>, group: u32, bits: u8, grid: Grid<'k>) {
-    let [low, step, inverse] = grid.map(|v| v.splat(F32X4));
-    let (zero, most) = (k.f32x4(0.0), k.f32x4(levels(bits)));
-    // Adding and taking away 1.5 · 2^23 rounds to the nearest integer, ties to even.
-    let magic = k.f32x4(12_582_912.0);
-    k.each(k.i64(0), k.i64(i64::from(group) * 4), 16, |i| {
-        let q = ((x + i).load(F32X4, 0) - low) * inverse;
-        let q = (q.pmax(zero).pmin(most) + magic) - magic;
-        (y + i).store(0, q * step + low);
-    });
+    /// The values nearest to four numbers.
+    fn nearest(self, k: &'k Kernel<'k>, x: Val<'k>) -> Val<'k> {
+        match self {
+            Grid::Even { low, step, inverse, most } => {
+                let q = ((x - low) * inverse).pmax(k.f32x4(0.0)).pmin(k.f32x4(most));
+                ((q + k.f32x4(ROUND)) - k.f32x4(ROUND)) * step + low
+            }
+            Grid::Float { unit, inverse, most, round } => {
+                let q = (x * inverse).pmax(k.f32x4(-most)).pmin(k.f32x4(most));
+                let octave = q.cast(I32X4) & k.i32x4(EXPONENT as i32);
+                let round = octave.cast(F32X4).pmax(k.f32x4(1.0)) * k.f32x4(round);
+                ((q + round) - round) * unit
+            }
+        }
+    }
 }
