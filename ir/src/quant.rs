@@ -189,7 +189,7 @@ pub struct Grid {
 }
 
 /// Adding and taking away `1.5 · 2^23` rounds a small float to the nearest integer, ties to even.
-const ROUND: f32 = 12_582_912.0;
+pub const ROUND: f32 = 12_582_912.0;
 /// Partial sums, so that the compiler may use vectors.
 pub(crate) const LANES: usize = 16;
 

@@ -86,8 +86,7 @@ fn registers(unit: Unit, shape: Shape) -> usize {
 
 /// `k` whose sums of products fit 16 bits.
 fn block(shape: Shape) -> i32 {
-    let most = if in_nibbles(shape.format) { 15 } else { planes::largest(shape.format, Arch::X64) };
-    block_in_16_bits(most, 2) as i32
+    block_in_16_bits(planes::largest(shape.format, Arch::X64), 2) as i32
 }
 
 /// What putting bytes together needs beside the mask of their low bits.

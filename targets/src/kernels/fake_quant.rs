@@ -4,7 +4,7 @@ use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
 use cranelift_codegen::ir::types::*;
 use ir::Levels;
-use ir::quant::EXPONENT;
+use ir::quant::{EXPONENT, ROUND};
 
 /// What a kernel is specialised for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,9 +48,6 @@ pub fn define(e: &mut Emitter, shape: Shape) -> Func {
     });
     f
 }
-
-/// Adding and taking away `1.5 · 2^23` rounds to the nearest integer, ties to even.
-const ROUND: f32 = 12_582_912.0;
 
 /// `FakeGrid`, with vectors of equal numbers.
 #[derive(Clone, Copy)]
