@@ -148,7 +148,7 @@ pub fn find(
     let fail = |why: String| PassError { pass, why };
     let one = |&id: &WeightId| {
         let tensor = materialise(module, id, lab.blobs()).map_err(|e| fail(e.to_string()))?;
-        let asked = context.recipe.format(&module.weight(id).name).or(context.weights);
+        let asked = context.recipe.format(module.weight(id)).or(context.weights);
         let format = match asked {
             Some(DType::Int(format)) => Some(format),
             _ => None,

@@ -55,7 +55,7 @@ fn open(module: &Module, recipe: &Recipe) -> Vec<(WeightId, Vec<DType>)> {
     let one = |id: WeightId| {
         let weight = module.weight(id);
         let stored = read[id.0 as usize] && weight.dims.len() == 2;
-        let formats = recipe.formats(&weight.name).filter(|f| stored && f.len() > 1)?;
+        let formats = recipe.formats(weight).filter(|f| stored && f.len() > 1)?;
         Some((id, formats.to_vec()))
     };
     ids.filter_map(one).collect()
