@@ -28,9 +28,7 @@ fn session(model: &Model, cpu: &str, chunk: u64, workers: u32) -> Session {
     let (module, blobs) = (&model.module, &model.blobs);
     let session =
         Session::new(module, blobs, &Machine::host().target(cpu), &options, workers, &|_| {});
-    let mut session = session.expect("compiles");
-    session.reset().expect("starts");
-    session
+    session.expect("compiles")
 }
 
 fn tokens(from: u32, to: u32) -> Vec<i32> {
@@ -41,8 +39,9 @@ fn bits(session: &Session) -> Bits {
     session.logits().expect("there are logits").iter().map(|x| x.to_bits()).collect()
 }
 
-/// Feeds the prompt `at_once` tokens at a time.
+/// Feeds the prompt to a new conversation, `at_once` tokens at a time.
 fn feed(session: &mut Session, at_once: usize) {
+    session.reset().expect("starts");
     for part in tokens(0, PROMPT).chunks(at_once) {
         session.prefill(part).expect("fits");
     }
@@ -94,10 +93,15 @@ fn chunks_change_nothing() {
     for (name, line) in SHIPPED.into_iter().cycle().zip(FORMATS) {
         let model = model(&shipped(name), line);
         for cpu in Machine::host_cpus() {
-            let expected = logits(&mut session(&model, cpu, 64, 1), PROMPT as usize);
-            for (chunk, at_once) in [(64, 1), (64, 7), (64, 64), (1, 290), (7, 290), (512, 290)] {
-                let found = logits(&mut session(&model, cpu, chunk, 1), at_once);
-                assert!(found == expected, "{name} {cpu}: chunk {chunk}, {at_once} at once");
+            let session_of = |chunk| session(&model, cpu, chunk, 1);
+            let mut usual = session_of(64);
+            let expected = logits(&mut usual, PROMPT as usize);
+            for at_once in [1, 7, 64] {
+                assert!(logits(&mut usual, at_once) == expected, "{name} {cpu}: {at_once} at once");
+            }
+            for chunk in [1, 7, 512] {
+                let found = logits(&mut session_of(chunk), PROMPT as usize);
+                assert!(found == expected, "{name} {cpu}: chunk {chunk}");
             }
         }
     }
@@ -161,7 +165,9 @@ fn workers_and_chunks_change_nothing_whatever_the_shape() {
 fn log_probabilities_do_not_depend_on_workers_and_chunks() {
     let model = model(&shipped(SHIPPED[0]), FORMATS[0]);
     let score = |chunk, workers| -> Vec<u32> {
-        let scored = session(&model, best(), chunk, workers).score(&tokens(0, PROMPT));
+        let mut session = session(&model, best(), chunk, workers);
+        session.reset().expect("starts");
+        let scored = session.score(&tokens(0, PROMPT));
         scored.expect("fits").iter().map(|x| x.to_bits()).collect()
     };
     let expected = score(64, 1);

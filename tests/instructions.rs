@@ -28,7 +28,7 @@ fn dot_products_shorten_a_token() {
 }
 
 /// Tokens of a prompt.
-const PROMPT: u64 = 32;
+const PROMPT: u64 = 16;
 
 /// Formats, and by how many hundredths `smmla` must shorten a prompt at least.
 const PROMPTS: [(&str, u64); 2] = [("w8a8", 25), ("w4a8", 40)];

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::calib::search::{self, Axis, Setting};
 use crate::calib::{Laboratory, Round, Rounded, learn};
 use crate::frontend::{self, BlobSource};
-use crate::options::ModelFlags;
+use crate::options::{ModelFlags, fixed_ranges};
 use crate::output::say;
 use crate::pipeline;
 use crate::tokenizer::Tokenizer;
@@ -141,8 +141,10 @@ fn laboratory<'a>(
     blobs: &'a BlobSource,
     tokenizer: &Option<Tokenizer>,
 ) -> Result<Option<Laboratory<'a>>, Error> {
-    let seed = flags.transforms.seed;
-    Laboratory::new(&flags.calib, seed, flags.checkpoint(), module, blobs, tokenizer)
+    let Some(source) = &flags.calib.calib else { return Ok(None) };
+    let tokens = flags.calib.tokens(fixed_ranges(&flags.simulate, flags.activations).is_some());
+    let (seed, checkpoint) = (flags.transforms.seed, flags.checkpoint());
+    Laboratory::new(source, tokens, seed, checkpoint, module, blobs, tokenizer).map(Some)
 }
 
 /// Decides what is left to `auto`; how to round then.

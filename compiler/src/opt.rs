@@ -3,7 +3,9 @@
 use crate::calib::{CalibFlags, Laboratory};
 use crate::frontend::{self, BlobSource, Checkpoint};
 use crate::model::{check_blobs, read_text};
-use crate::options::{self, Activations, DumpFlags, Kv, Quant, check_dumps, needs_text};
+use crate::options::{
+    self, Activations, DumpFlags, Kv, Quant, check_dumps, fixed_ranges, needs_text,
+};
 use crate::simulate::SimulateFlags;
 use crate::tokenizer::Tokenizer;
 use crate::transforms::TransformFlags;
@@ -76,10 +78,11 @@ pub fn optimised(flags: &OptFlags) -> Result<Module, Error> {
     flags.transforms.apply(&mut context, blobs.as_mut())?;
     let seed = flags.transforms.seed;
     let checkpoint = flags.blobs.as_ref().unwrap_or(&flags.file);
-    let lab = blobs
-        .as_ref()
-        .map(|blobs| Laboratory::new(&flags.calib, seed, checkpoint, &module, blobs, &tokenizer));
-    let lab = lab.transpose()?.flatten();
+    let tokens = flags.calib.tokens(fixed_ranges(&flags.simulate, flags.activations).is_some());
+    let lab = flags.calib.calib.as_ref().zip(blobs.as_ref()).map(|(source, blobs)| {
+        Laboratory::new(source, tokens, seed, checkpoint, &module, blobs, &tokenizer)
+    });
+    let lab = lab.transpose()?;
     context.lab = lab.as_ref().map(|lab| lab as &dyn Lab);
     context.blobs = blobs.as_ref().map(|blobs| blobs as &dyn Blobs);
     let chosen = match (flags.no_passes, &flags.passes[..]) {

@@ -6,7 +6,7 @@ mod needs;
 
 pub use codegen::{Codegen, WORKERS_MAX, calibration_target};
 pub use formats::{Activations, Kv, Quant};
-pub use needs::{check_dumps, needs_text};
+pub use needs::{check_dumps, fixed_ranges, needs_text};
 
 use crate::Error;
 use crate::calib::CalibFlags;

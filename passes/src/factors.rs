@@ -1,6 +1,7 @@
 //! Smoothing factors: how much of a channel's range a matrix takes over from the rows it reads.
 
 use crate::scales::{Place, Rows};
+use crate::select::sensitivity::sample;
 use crate::simulate::Simulation;
 use crate::stats::{Lab, Site, Stats, inputs_of};
 use crate::{Context, PassError};
@@ -136,8 +137,8 @@ pub fn find(
     stats: &Stats,
     pass: &'static str,
     matrices: &BTreeSet<WeightId>,
-    fold: &dyn Fn(&[f32]) -> Vec<f32>,
-    spread: &dyn Fn(&[i8]) -> Vec<i8>,
+    fold: &(dyn Fn(&[f32]) -> Vec<f32> + Sync),
+    spread: &(dyn Fn(&[i8]) -> Vec<i8> + Sync),
 ) -> Result<Vec<i8>, PassError> {
     let lab = lab(pass, context.lab)?;
     if let Strength::Alpha(alpha) = context.smooth.unwrap_or_default().strength {
@@ -148,7 +149,8 @@ pub fn find(
     let fail = |why: String| PassError { pass, why };
     let one = |&id: &WeightId| {
         let tensor = materialise(module, id, lab.blobs()).map_err(|e| fail(e.to_string()))?;
-        let asked = context.recipe.format(module.weight(id)).or(context.weights);
+        let tensor = sample(tensor);
+        let asked = context.recipe.format(&module.weight(id).name).or(context.weights);
         let format = match asked {
             Some(DType::Int(format)) => Some(format),
             _ => None,

@@ -33,7 +33,7 @@ pub fn loss(change: &[f32], second: &[f32], columns: usize) -> f64 {
         MatRef::from_row_major_slice(change, rows, columns),
         MatRef::from_row_major_slice(second, columns, columns),
         1.0f32,
-        Par::rayon(0),
+        Par::Seq,
     );
     let terms = change.iter().zip(&product).map(|(&d, &p)| f64::from(d) * f64::from(p));
     terms.sum::<f64>() / 2.0

@@ -12,6 +12,7 @@ use crate::stats::Moments;
 use ir::history::factor;
 use ir::quant::Quantised;
 use ir::{IntFormat, Levels, Tensor};
+use rayon::prelude::*;
 
 /// Powers of the mean magnitude; 0 is no scaling.
 const POWERS: [f64; 8] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8];
@@ -31,9 +32,9 @@ pub struct Place<'a> {
     /// How rows are rounded; `None` for not at all.
     pub rows: Option<Rows>,
     /// One number for each factor, from one for each column: the largest of those that share it.
-    pub fold: &'a dyn Fn(&[f32]) -> Vec<f32>,
+    pub fold: &'a (dyn Fn(&[f32]) -> Vec<f32> + Sync),
     /// One factor for each column.
-    pub spread: &'a dyn Fn(&[i8]) -> Vec<i8>,
+    pub spread: &'a (dyn Fn(&[i8]) -> Vec<i8> + Sync),
 }
 
 /// How rows are rounded.
@@ -57,8 +58,10 @@ impl Place<'_> {
         let shares = ALPHAS.iter().map(|&alpha| smooth(alpha, &most, &columns));
         let widest = most.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
         let ends = (1..=ENDS).map(|i| beyond(widest * (-0.5 * i as f32).exp2(), &most));
-        let all = powers.chain(shares).chain(ends).map(|quarters| (self.loss(&quarters), quarters));
-        all.min_by(|a, b| a.0.total_cmp(&b.0)).expect("there are candidates").1
+        let all: Vec<Vec<i8>> = powers.chain(shares).chain(ends).collect();
+        let losses: Vec<f64> = all.par_iter().map(|quarters| self.loss(quarters)).collect();
+        let best = losses.into_iter().zip(all).min_by(|a, b| a.0.total_cmp(&b.0));
+        best.expect("there are candidates").1
     }
 
     /// The largest element of each column.

@@ -5,7 +5,7 @@
 //! loses least, `settle`), or else as a budget chose, or else as
 //! `Context::weights`; vectors (gains, biases) stay f32:
 //! they are a thousandth of the bytes and enter every token. Where others are integers, a matrix that a
-//! pass made (`rotate`, before a tied head) has 8 bits in groups, unless the recipe has its whole name.
+//! pass made (`rotate`, before a tied head) has 8 bits in groups, unless a rule has its whole name.
 //!
 //! # Why it is exact (or how far off)
 //! `f32` is exact. `f16` and `bf16` round to nearest, ties to even: a relative error of 2⁻¹¹ and 2⁻⁸
@@ -39,8 +39,7 @@ pub use within::{Budget, Price, Token, uniform_within};
 
 use crate::{Context, PassError};
 use ir::uses::read_by_graphs;
-use ir::{DType, Graph, IntFormat, Module, Op, Rounding, Step, Weight};
-use recipe::is_made;
+use ir::{DType, Graph, IntFormat, Module, Op, Rounding, Source, Step, Weight};
 use settle::settle;
 use within::within;
 
@@ -70,12 +69,13 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
         None => Recipe::default(),
     };
     let read = read_by_graphs(module);
-    let asked = recipe.rules.iter().flat_map(|(_, formats)| formats).chain(&context.weights);
-    let integers = asked.into_iter().any(|dtype| matches!(dtype, DType::Int(_)));
     for (weight, _) in module.weights.iter_mut().zip(read).filter(|(_, read)| *read) {
-        let made = made_by_a_pass(weight).filter(|_| integers);
-        let pinned = recipe.format(weight).or_else(|| budgeted.format(weight));
-        let dtype = pinned.or(made).or(context.weights);
+        let (name, made) = (&weight.name, made_by_a_pass(weight));
+        let asked = recipe.format(name).or_else(|| budgeted.format(name)).or(context.weights);
+        let dtype = asked.map(|dtype| match (dtype, made) {
+            (DType::Int(_), Some(made)) if !recipe.names(name) => made,
+            (dtype, _) => dtype,
+        });
         if let (2, Some(dtype)) = (weight.dims.len(), dtype) {
             select_weight(weight, dtype, context.round)?;
         }
@@ -87,7 +87,7 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
 /// The integers of a matrix that a pass made. It is small, and its rows are a large element on the
 /// diagonal and many small ones, which one scale for all would leave little of.
 fn made_by_a_pass(weight: &Weight) -> Option<DType> {
-    let (true, [_, columns]) = (is_made(weight), &weight.dims[..]) else {
+    let (false, [_, columns]) = (matches!(weight.source, Source::Blob(_)), &weight.dims[..]) else {
         return None;
     };
     let formats = [64, 48, 32, 16, 0].map(|group| IntFormat::symmetric(8, group));

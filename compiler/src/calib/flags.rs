@@ -19,12 +19,12 @@ pub struct CalibFlags {
     /// Text to calibrate with: a file, or self for text that the model writes (seeded by --seed)
     #[arg(help_heading = CALIBRATION, long, value_name = "FILE|self")]
     pub calib: Option<Calib>,
-    /// Tokens of it to use
+    /// Tokens of it to use [default: 16384, for fixed ranges of rows 32768]
     #[arg(
-        help_heading = CALIBRATION, long, value_name = "N", default_value_t = 16384,
+        help_heading = CALIBRATION, long, value_name = "N",
         requires = "calib", value_parser = clap::value_parser!(u64).range(1..)
     )]
-    pub calib_tokens: u64,
+    pub calib_tokens: Option<u64>,
     /// How weights of integers are rounded: nearest, mse, gptq, or auto, which tries them where
     /// there is a --calib and takes mse otherwise; gptq needs --calib and
     /// takes act-order, cover, fine, damp=X after commas
@@ -101,7 +101,7 @@ fn only<'t>(round: Round, mut rest: impl Iterator<Item = &'t str>) -> Result<Rou
 
 impl Default for CalibFlags {
     fn default() -> CalibFlags {
-        CalibFlags { calib: None, calib_tokens: 1, round: Round::Auto }
+        CalibFlags { calib: None, calib_tokens: None, round: Round::Auto }
     }
 }
 
@@ -138,7 +138,17 @@ impl fmt::Display for Round {
 /// What `--round auto` tries.
 const ROUNDS: [&str; 4] = ["nearest", "mse", "gptq", "gptq,cover"];
 
+/// Tokens to calibrate with, unless the user says otherwise.
+const TOKENS: u64 = 16384;
+/// The same where ranges are fixed: what one of few tokens does decides about all that are to come.
+const TOKENS_FIXED: u64 = 32768;
+
 impl CalibFlags {
+    /// Tokens to use, where ranges of rows are `fixed` or not.
+    pub fn tokens(&self, fixed: bool) -> u64 {
+        self.calib_tokens.unwrap_or(if fixed { TOKENS_FIXED } else { TOKENS })
+    }
+
     /// How to round before anything is tried.
     pub fn round(&self) -> Round {
         match self.round {

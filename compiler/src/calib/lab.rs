@@ -5,7 +5,7 @@ use super::observe::{ObserveError, observe};
 use super::own::{self, WriteError};
 use super::probe::probe;
 use super::sequential::{How, Rounded, round_all};
-use super::{Calib, CalibFlags, Round, kept, text};
+use super::{Calib, Round, kept, text};
 use crate::Error;
 use crate::build::pack_error;
 use crate::host::{refused, start_error};
@@ -42,17 +42,17 @@ pub struct Laboratory<'a> {
 }
 
 impl<'a> Laboratory<'a> {
-    /// The laboratory that `--calib` asks for, if it does. `checkpoint` is where `blobs` are from, and
-    /// where findings are kept.
+    /// The laboratory with `count` tokens of a source. `checkpoint` is where `blobs` are from, and where
+    /// findings are kept.
     pub fn new(
-        flags: &CalibFlags,
+        source: &Calib,
+        count: u64,
         seed: u64,
         checkpoint: &Path,
         module: &Module,
         blobs: &'a dyn Blobs,
         tokenizer: &Option<Tokenizer>,
-    ) -> Result<Option<Laboratory<'a>>, Error> {
-        let Some(source) = &flags.calib else { return Ok(None) };
+    ) -> Result<Laboratory<'a>, Error> {
         let model = identity(module, blobs).map_err(|e| Error::from(e).file(checkpoint))?;
         let mut lab = Laboratory {
             blobs,
@@ -69,12 +69,12 @@ impl<'a> Laboratory<'a> {
         let windows = match source {
             Calib::Text(text) => {
                 let tokenizer = need_tokenizer(tokenizer, checkpoint)?;
-                text::windows(flags, text, tokenizer, module.meta.context)?
+                text::windows(count, text, tokenizer, module.meta.context)?
             }
-            Calib::Own => lab.own_windows(module, flags.calib_tokens, seed)?,
+            Calib::Own => lab.own_windows(module, count, seed)?,
         };
         (lab.windows, lab.held) = hold_back(windows);
-        Ok(Some(lab))
+        Ok(lab)
     }
 
     /// Text that the model writes, now or before.

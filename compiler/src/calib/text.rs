@@ -1,6 +1,5 @@
 //! The tokens that calibration looks at.
 
-use super::CalibFlags;
 use crate::Error;
 use crate::run::read_text;
 use crate::tokenizer::Tokenizer;
@@ -9,10 +8,10 @@ use std::path::Path;
 /// Tokens of a window at most.
 pub const WINDOW: u64 = 512;
 
-/// Windows of calibration text, each a conversation of its own: as many as `--calib-tokens` says,
+/// Windows of `count` tokens of a text in all, or as many as it has, each a conversation of its own,
 /// evenly over the text.
 pub fn windows(
-    flags: &CalibFlags,
+    count: u64,
     text: &Path,
     tokenizer: &Tokenizer,
     context: u64,
@@ -21,7 +20,7 @@ pub fn windows(
     let tokens = tokenizer.encode(&read_text(text)?, false)?;
     let bos = tokenizer.settings.bos.filter(|_| tokenizer.settings.add_bos);
     let available = tokens.len() / length;
-    let wanted = (flags.calib_tokens as usize).div_ceil(length).min(available);
+    let wanted = (count as usize).div_ceil(length).min(available);
     if wanted == 0 {
         return Err(Error::new("IG0401", "too little text to calibrate with")
             .file(text)

@@ -34,8 +34,17 @@ pub fn needs_text(
     round: Round,
 ) -> Option<&'static str> {
     let gptq = matches!(round, Round::Gptq { .. }).then_some("--round gptq");
+    let fixed = fixed_ranges(simulate, activations);
+    transforms.tried().or(transforms.smoothed()).or(fixed).or(gptq)
+}
+
+/// The flag that fixes the ranges of rows, if one does.
+pub fn fixed_ranges(
+    simulate: &SimulateFlags,
+    activations: Option<Activations>,
+) -> Option<&'static str> {
     let fixed = (activations == Some(Activations::Static)).then_some("--activations static");
-    transforms.tried().or(transforms.smoothed()).or(simulate.fixed()).or(fixed).or(gptq)
+    simulate.fixed().or(fixed)
 }
 
 /// Refuses a folder for dumps that nobody asked for.

@@ -197,6 +197,21 @@ fn of_several_formats_each_matrix_has_the_one_that_loses_least() {
 }
 
 #[test]
+fn a_star_does_not_mean_what_a_pass_made() {
+    let bench = Bench::new("shakespeare");
+    let (model, recipe, out) = (bench.path("model"), bench.path("r.toml"), bench.path("out"));
+    let build = ["build", &model, "-o", &out, "--name", "m", "--emit", "recipe"];
+    let rotated = ["--recipe", &recipe, "--rotate", "hadamard"];
+    for (more, middle) in [("", "i8g64"), ("\"middle\" = \"i4g32\"\n", "i4g32")] {
+        fs::write(&recipe, format!("[weights]\n\"*\" = \"i4g32\"\n{more}")).unwrap();
+        assert_eq!(ingot(&[&build[..], &rotated].concat()).code, 0);
+        let resolved = fs::read_to_string(Path::new(&out).join("m.recipe.toml")).unwrap();
+        assert!(resolved.contains(&format!("\"middle\" = \"{middle}\"")), "{resolved}");
+        assert!(resolved.contains("\"embed\" = \"i4g32\""), "{resolved}");
+    }
+}
+
+#[test]
 fn opt_calibrates_as_build_does() {
     let bench = Bench::new("shakespeare");
     let (model, out) = (bench.path("model"), bench.path("out"));

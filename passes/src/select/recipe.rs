@@ -1,6 +1,6 @@
 //! Recipes: formats of weights by name.
 
-use ir::{DType, Module, Source, Weight};
+use ir::{DType, Module};
 
 /// Rules in order; of those that match a weight the last one holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,20 +11,20 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// The formats of a weight, if a rule matches. What a pass made (`rotate`, before a tied head) no
-    /// pattern means, only its whole name.
-    pub fn formats(&self, weight: &Weight) -> Option<&[DType]> {
-        let matches = match is_made(weight) {
-            true => |pattern: &str, name: &str| pattern == name,
-            false => matches,
-        };
-        let rule = self.rules.iter().rev().find(|(pattern, _)| matches(pattern, &weight.name));
+    /// The formats of a weight, if a rule matches.
+    pub fn formats(&self, name: &str) -> Option<&[DType]> {
+        let rule = self.rules.iter().rev().find(|(pattern, _)| matches(pattern, name));
         rule.map(|(_, formats)| &formats[..])
     }
 
     /// The format of a weight, if a rule matches: the first while several are open.
-    pub fn format(&self, weight: &Weight) -> Option<DType> {
-        self.formats(weight).and_then(|formats| formats.first().copied())
+    pub fn format(&self, name: &str) -> Option<DType> {
+        self.formats(name).and_then(|formats| formats.first().copied())
+    }
+
+    /// Whether a rule has the whole name of a weight, without a star.
+    pub fn names(&self, name: &str) -> bool {
+        self.rules.iter().any(|(pattern, _)| pattern == name)
     }
 
     /// The first pattern that no matrix of the module has.
@@ -42,11 +42,6 @@ impl Recipe {
             module.weights.iter().zip(read).filter(|(w, read)| *read && w.dims.len() == 2);
         Recipe { rules: matrices.map(|(w, _)| (w.name.clone(), vec![w.dtype])).collect() }
     }
-}
-
-/// Whether a pass made a weight, which then is in no checkpoint.
-pub(super) fn is_made(weight: &Weight) -> bool {
-    !matches!(weight.source, Source::Blob(_))
 }
 
 /// Whether a name is as a pattern says; `*` is any number of any characters.
@@ -89,18 +84,11 @@ mod tests {
         let rules = [("*", "i4g32"), ("*.down", "i8row"), ("l0.*", "f16")];
         let recipe =
             Recipe { rules: rules.map(|(p, f)| (p.to_string(), vec![format(f)])).to_vec() };
+        assert_eq!(recipe.format("l1.down"), Some(format("i8row")));
+        assert_eq!(recipe.format("l0.down"), Some(format("f16")));
+        assert!(!recipe.names("l1.down"));
         let module = Sample::default().module().expect("a valid sample");
-        let of = |name: &str| {
-            let weight = module.weights.iter().find(|w| w.name == name).expect("a matrix");
-            recipe.format(weight)
-        };
-        assert_eq!(of("l1.down"), Some(format("i8row")));
-        assert_eq!(of("l0.down"), Some(format("f16")));
         assert_eq!(recipe.unmatched(&module), None);
-        let made = Weight { source: Source::Eye, ..module.weights[0].clone() };
-        assert_eq!(recipe.format(&made), None);
-        let named = Recipe { rules: vec![(made.name.clone(), vec![format("i4g32")])] };
-        assert_eq!(named.format(&made), Some(format("i4g32")));
         let wrong = Recipe { rules: vec![("l9.*".into(), vec![format("f16")])] };
         assert_eq!(wrong.unmatched(&module), Some("l9.*"));
         // Gains are not matrices.

@@ -12,6 +12,7 @@ use ir::quant::Quantised;
 use ir::uses::read_by_graphs;
 use ir::weights::{cast, materialise};
 use ir::{BlobError, DType, IntFormat, Module, Rounding, Source, Tensor, WeightId};
+use rayon::prelude::*;
 
 /// What a matrix can be stored as.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,9 +107,10 @@ fn measure(module: &Module, lab: &dyn Lab, ids: &[WeightId]) -> Result<Vec<f64>,
         let per_error = effect / error(&probed(tensor.clone())).max(f64::MIN_POSITIVE);
         let second = moments.as_ref().and_then(|m| m.second.as_deref());
         losses.push(second.map_or(1.0, |second| left_by_gptq(second, tensor.dims[1] as usize)));
-        for dtype in fitting(&tensor.dims) {
-            losses.push(per_error * error(&stored(&tensor, dtype)));
-        }
+        let formats = fitting(&tensor.dims);
+        losses.par_extend(
+            formats.par_iter().map(|&dtype| per_error * error(&stored(&tensor, dtype))),
+        );
     }
     Ok(losses)
 }
@@ -122,7 +124,7 @@ fn probed(tensor: Tensor) -> Tensor {
 }
 
 /// Some rows of a matrix, evenly spaced. Each is rounded by itself, so they lose their share.
-pub(super) fn sample(tensor: Tensor) -> Tensor {
+pub(crate) fn sample(tensor: Tensor) -> Tensor {
     let columns = tensor.dims[1] as usize;
     let step = tensor.data.chunks(columns).len().div_ceil(SAMPLE);
     let data: Vec<f32> = tensor.data.chunks(columns).step_by(step).flatten().copied().collect();

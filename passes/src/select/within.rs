@@ -175,7 +175,7 @@ fn leave_open(
     costs: &Costs<'_>,
 ) {
     let Row { weight, choices } = row;
-    if let Some(pinned) = pinned.format(module.weight(*weight)) {
+    if let Some(pinned) = pinned.format(&module.weight(*weight).name) {
         *choices = vec![(pinned, Choice { cost: 0, loss: 0.0 })];
     }
     if let Some(uniform) = uniform
