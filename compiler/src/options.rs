@@ -36,7 +36,8 @@ pub struct ModelFlags {
     #[arg(help_heading = MODEL, long, value_name = "FORMAT")]
     pub quant: Option<Quant>,
     /// Formats of weights by name, a TOML file ([weights], then lines as "*.wv" = "i5g64"); the
-    /// others are as --quant says, and activations in 8 bits unless it says wNa16
+    /// others are as --quant says, and activations in 8 bits unless it says wNa16. What --rotate puts
+    /// before a tied head, "middle", has 8 bits unless a line has its whole name
     #[arg(help_heading = MODEL, long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,
     /// Choose formats so that all weights take at most size=BYTES (80M) or bpw=BITS each, or a decoded

@@ -7,6 +7,8 @@
 //! "embed" = "i8row"
 //! "*.down" = ["e3m0g32", "e2m1g32", "e1m2g32"]  # for each the one that loses least
 //! ```
+//!
+//! A star does not mean what a pass made (`middle`, by `rotate`): `passes::select`.
 
 use crate::Error;
 use ir::{DType, IntFormat};

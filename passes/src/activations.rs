@@ -5,7 +5,9 @@
 //! matrix, or where its scales are those of a row in the largest ones that divide the row and are not
 //! larger than the context says; once for all that read the same value in the same groups. The
 //! range of a group is its own, that of its row, or a fixed one for each place, which calibration
-//! gives. Without a group in the context (weight-only formats) nothing is inserted.
+//! gives. Fixed ranges are for the layers: the head reads one row a token, whose groups have ranges of
+//! their own, because no factors can even out what a tied table reads. Without a group in the context (weight-only formats) nothing is
+//! inserted.
 //!
 //! # Why it is exact (or how far off)
 //! It is not: each group of a row is rounded to 8 bits, a relative error of at most 2⁻⁸ of the
@@ -34,8 +36,7 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
     let Some(group) = context.activation_group else { return Ok(vec![]) };
     let rows = Rows { group, range: context.activation_range, fixed: fixed(module, context)? };
     let whole = module.clone();
-    let graphs = module.graphs.iter_mut().enumerate();
-    for (i, graph) in graphs {
+    for (i, graph) in module.graphs.iter_mut().enumerate() {
         quantise(&whole, GraphId(i as u32), graph, &rows)?;
     }
     Ok(vec![])
@@ -59,7 +60,7 @@ fn fixed(
         return Ok(HashMap::new());
     }
     let mut places = vec![];
-    for (id, inst, _) in instructions(module) {
+    for (id, inst, _) in instructions(module).filter(|(id, ..)| !is_head(module.graph(*id))) {
         let met = meets_integers(module, module.graph(id), inst);
         places.extend(met.map(|(x, _)| (id, x)).filter(|place| !places.contains(place)));
     }
@@ -67,9 +68,17 @@ fn fixed(
     Ok(places.into_iter().zip(args).collect())
 }
 
+fn is_head(graph: &Graph) -> bool {
+    graph.name == "head"
+}
+
 fn quantise(module: &Module, id: GraphId, graph: &mut Graph, rows: &Rows) -> Result<(), PassError> {
     let mut made: HashMap<(ValueId, u32), ValueId> = HashMap::new();
     let mut insts = vec![];
+    let range = match rows.range {
+        RowRange::Fixed if is_head(graph) => RowRange::Group,
+        range => range,
+    };
     let all = std::mem::take(&mut graph.insts);
     for mut inst in all.clone() {
         if let Some((x, format)) = meets_integers(module, graph, &inst) {
@@ -82,7 +91,7 @@ fn quantise(module: &Module, id: GraphId, graph: &mut Graph, rows: &Rows) -> Res
                 Some(known) => *known,
                 None => {
                     let result = quantised(graph, x, group, PASS)?;
-                    let op = Op::QuantRows { group, range: rows.range };
+                    let op = Op::QuantRows { group, range };
                     let args = [x.into()].into_iter().chain(rows.fixed.get(&(id, x)).copied());
                     insts.push(Inst { result, op, args: args.collect() });
                     made.insert((x, group), result);
