@@ -3,11 +3,11 @@
 //! # What
 //! Before every `linear` whose matrix holds integers, a `quant_rows` of its input in the groups of the
 //! matrix, or where its scales are those of a row in the largest ones that divide the row and are not
-//! larger than the context says; once for all that read the same value in the same groups. The
-//! range of a group is its own, that of its row, or a fixed one for each place, which calibration
-//! gives. Fixed ranges are for the layers: the head reads one row a token, whose groups have ranges of
-//! their own, because no factors can even out what a tied table reads. Without a group in the context (weight-only formats) nothing is
-//! inserted.
+//! larger than the context says; once for all that read the same value in the same groups. The range of
+//! a group is its own, that of its row, or a fixed one for each place, which calibration gives. Fixed
+//! ranges are for the layers: the head reads one row a token, whose groups have ranges of their own,
+//! because no factors can even out what a tied table reads. Without a group in the context (weight-only
+//! formats) nothing is inserted.
 //!
 //! # Why it is exact (or how far off)
 //! It is not: each group of a row is rounded to 8 bits, a relative error of at most 2⁻⁸ of the
