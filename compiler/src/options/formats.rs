@@ -39,7 +39,7 @@ pub enum Activations {
     Groups,
     /// Each row, as it comes: one scale a token
     Token,
-    /// Fixed, one for each place where rows meet matrices: needs --calib
+    /// Fixed, one for each place where rows meet matrices of layers (the head reads groups): needs --calib
     Static,
 }
 
