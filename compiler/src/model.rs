@@ -4,7 +4,7 @@ use crate::Error;
 use crate::calib::search::{self, Axis, Setting};
 use crate::calib::{Laboratory, Round, Rounded, learn};
 use crate::frontend::{self, BlobSource};
-use crate::options::{ModelFlags, fixed_ranges};
+use crate::options::ModelFlags;
 use crate::output::say;
 use crate::pipeline;
 use crate::tokenizer::Tokenizer;
@@ -142,7 +142,7 @@ fn laboratory<'a>(
     tokenizer: &Option<Tokenizer>,
 ) -> Result<Option<Laboratory<'a>>, Error> {
     let Some(source) = &flags.calib.calib else { return Ok(None) };
-    let tokens = flags.calib.tokens(fixed_ranges(&flags.simulate, flags.activations).is_some());
+    let tokens = flags.calib.tokens(&flags.simulate, flags.activations);
     let (seed, checkpoint) = (flags.transforms.seed, flags.checkpoint());
     Laboratory::new(source, tokens, seed, checkpoint, module, blobs, tokenizer).map(Some)
 }

@@ -4,7 +4,7 @@ use crate::calib::{CalibFlags, Laboratory};
 use crate::frontend::{self, BlobSource, Checkpoint};
 use crate::model::{check_blobs, read_text};
 use crate::options::{
-    self, Activations, DumpFlags, Kv, Quant, check_dumps, fixed_ranges, needs_text,
+    self, Activations, DumpFlags, Kv, Quant, check_dumps, needs_text,
 };
 use crate::simulate::SimulateFlags;
 use crate::tokenizer::Tokenizer;
@@ -78,7 +78,7 @@ pub fn optimised(flags: &OptFlags) -> Result<Module, Error> {
     flags.transforms.apply(&mut context, blobs.as_mut())?;
     let seed = flags.transforms.seed;
     let checkpoint = flags.blobs.as_ref().unwrap_or(&flags.file);
-    let tokens = flags.calib.tokens(fixed_ranges(&flags.simulate, flags.activations).is_some());
+    let tokens = flags.calib.tokens(&flags.simulate, flags.activations);
     let lab = flags.calib.calib.as_ref().zip(blobs.as_ref()).map(|(source, blobs)| {
         Laboratory::new(source, tokens, seed, checkpoint, &module, blobs, &tokenizer)
     });

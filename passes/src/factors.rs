@@ -1,7 +1,7 @@
 //! Smoothing factors: how much of a channel's range a matrix takes over from the rows it reads.
 
 use crate::scales::{Place, Rows};
-use crate::select::sensitivity::sample;
+use crate::select::{format_of, sensitivity::sample};
 use crate::simulate::Simulation;
 use crate::stats::{Lab, Site, Stats, inputs_of};
 use crate::{Context, PassError};
@@ -150,8 +150,7 @@ pub fn find(
     let one = |&id: &WeightId| {
         let tensor = materialise(module, id, lab.blobs()).map_err(|e| fail(e.to_string()))?;
         let tensor = sample(tensor);
-        let asked = context.recipe.format(&module.weight(id).name).or(context.weights);
-        let format = match asked {
+        let format = match format_of(module.weight(id), &context.recipe, context.weights) {
             Some(DType::Int(format)) => Some(format),
             _ => None,
         };

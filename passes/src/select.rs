@@ -70,18 +70,26 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
     };
     let read = read_by_graphs(module);
     for (weight, _) in module.weights.iter_mut().zip(read).filter(|(_, read)| *read) {
-        let (name, made) = (&weight.name, made_by_a_pass(weight));
-        let asked = recipe.format(name).or_else(|| budgeted.format(name)).or(context.weights);
-        let dtype = asked.map(|dtype| match (dtype, made) {
-            (DType::Int(_), Some(made)) if !recipe.names(name) => made,
-            (dtype, _) => dtype,
-        });
-        if let (2, Some(dtype)) = (weight.dims.len(), dtype) {
+        let others = budgeted.format(&weight.name).or(context.weights);
+        if let (2, Some(dtype)) = (weight.dims.len(), format_of(weight, &recipe, others)) {
             select_weight(weight, dtype, context.round)?;
         }
     }
     specialise(module);
     Ok(log)
+}
+
+/// The format that a matrix will have, where those that no rule of the recipe matches are as `others`.
+pub fn format_of(weight: &Weight, recipe: &Recipe, others: Option<DType>) -> Option<DType> {
+    match (recipe.format(&weight.name).or(others), kept(weight, recipe)) {
+        (Some(DType::Int(_)), Some(kept)) => Some(kept),
+        (asked, _) => asked,
+    }
+}
+
+/// The integers that a matrix has whatever all others have.
+fn kept(weight: &Weight, recipe: &Recipe) -> Option<DType> {
+    made_by_a_pass(weight).filter(|_| !recipe.names(&weight.name))
 }
 
 /// The integers of a matrix that a pass made. It is small, and its rows are a large element on the

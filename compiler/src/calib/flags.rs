@@ -1,6 +1,8 @@
 //! Flags of calibration and of rounding.
 
 use super::search::{Axis, Setting};
+use crate::options::{Activations, fixed_ranges};
+use crate::simulate::SimulateFlags;
 use clap::Args;
 use ir::{DType, Rounding};
 use passes::Context;
@@ -144,9 +146,13 @@ const TOKENS: u64 = 16384;
 const TOKENS_FIXED: u64 = 32768;
 
 impl CalibFlags {
-    /// Tokens to use, where ranges of rows are `fixed` or not.
-    pub fn tokens(&self, fixed: bool) -> u64 {
-        self.calib_tokens.unwrap_or(if fixed { TOKENS_FIXED } else { TOKENS })
+    /// Tokens to use: more where other flags fix ranges of rows.
+    pub fn tokens(&self, simulate: &SimulateFlags, activations: Option<Activations>) -> u64 {
+        let default = match fixed_ranges(simulate, activations) {
+            Some(_) => TOKENS_FIXED,
+            None => TOKENS,
+        };
+        self.calib_tokens.unwrap_or(default)
     }
 
     /// How to round before anything is tried.

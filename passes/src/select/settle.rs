@@ -4,7 +4,7 @@
 //! section 4.1) chooses between floats of 4 bits with 1, 2 and 3 bits of exponent.
 
 use super::sensitivity::{sample, squared_error, stored};
-use super::{PASS, Recipe, made_by_a_pass};
+use super::{PASS, Recipe, kept};
 use crate::stats::inputs_of;
 use crate::{Context, PassError};
 use ir::uses::read_by_graphs;
@@ -54,9 +54,9 @@ fn open(module: &Module, recipe: &Recipe) -> Vec<(WeightId, Vec<DType>)> {
     let ids = (0..module.weights.len() as u32).map(WeightId);
     let one = |id: WeightId| {
         let weight = module.weight(id);
-        let free = made_by_a_pass(weight).is_none() || recipe.names(&weight.name);
-        let stored = read[id.0 as usize] && weight.dims.len() == 2 && free;
-        let formats = recipe.formats(&weight.name).filter(|f| stored && f.len() > 1)?;
+        let stored = read[id.0 as usize] && weight.dims.len() == 2;
+        let free = stored && kept(weight, recipe).is_none();
+        let formats = recipe.formats(&weight.name).filter(|f| free && f.len() > 1)?;
         Some((id, formats.to_vec()))
     };
     ids.filter_map(one).collect()
