@@ -27,16 +27,24 @@ pub(super) const YMM: [AsmRegisterYmm; 16] = [
 
 /// Bytes that memory gives at once.
 pub(super) const LINE: usize = 64;
-/// How far ahead weights are fetched that one row is multiplied with: into the second cache, into the
-/// first. One row takes less time for them than memory does, and what the machine fetches by itself
+/// How far ahead weights are fetched that one row is multiplied with: into the first cache, into the
+/// second. One row takes less time for them than memory does, and what the machine fetches by itself
 /// ends with each page.
-const AHEAD_BYTES: [i32; 2] = [16384, 2048];
+pub(super) const AHEAD_BYTES: i32 = 2048;
+const FAR_AHEAD_BYTES: i32 = 16384;
 
-/// Fetches what is ahead of the line at `at`.
-pub(super) fn fetch_ahead(a: &mut CodeAssembler, at: AsmMemoryOperand) -> Result<(), IcedError> {
-    let [far, near] = AHEAD_BYTES;
-    a.prefetcht1(at + far)?;
-    a.prefetcht0(at + near)
+/// Fetches what is ahead of the line at `at`. Into the second cache only where vectors are wide or
+/// there is a dot product: CPUs with no more than AVX2 have memory busy with one request for a line, and
+/// a second one keeps another waiting.
+pub(super) fn fetch_ahead(
+    a: &mut CodeAssembler,
+    at: AsmMemoryOperand,
+    second: bool,
+) -> Result<(), IcedError> {
+    if second {
+        a.prefetcht1(at + FAR_AHEAD_BYTES)?;
+    }
+    a.prefetcht0(at + AHEAD_BYTES)
 }
 
 /// The kernel for `m` rows of `x` and a panel of `width` rows, `lanes` (8 or 16) floats a vector.
@@ -118,7 +126,8 @@ fn slice(a: &mut CodeAssembler, s: &Shape, first: usize, vectors: usize) -> Resu
     a.jl(tail)?;
     a.set_label(&mut four)?;
     if s.m == 1 && first == 0 {
-        (0..4 * s.step()).step_by(LINE).try_for_each(|line| fetch_ahead(a, r10 + line))?;
+        let mut lines = (0..4 * s.step()).step_by(LINE);
+        lines.try_for_each(|line| fetch_ahead(a, r10 + line, s.lanes == 16))?;
     }
     step(a, s, vectors, 4)?;
     a.sub(r13, 4)?;

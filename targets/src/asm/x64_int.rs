@@ -16,7 +16,7 @@
 
 use super::Code;
 use super::wide::{ARGUMENTS, Wide};
-use super::x64::{LINE, fetch_ahead};
+use super::x64::{AHEAD_BYTES, LINE, fetch_ahead};
 use crate::kernels::int_panel::planes::{self, Piece, block_in_16_bits, held, in_nibbles, pieces};
 use crate::kernels::int_panel::{SCALES_BYTES, Shape};
 use crate::kernels::panel::PANEL_ROWS;
@@ -129,6 +129,11 @@ impl Kernel {
             1 + usize::from(!self.shape.nested()) + usize::from(second(self.shape).is_some());
         let registers = PANEL_VECTORS * self.registers() + 3 + constants;
         self.unit == Unit::Avx2 && self.m == 1 && registers <= 16
+    }
+
+    /// Whether what is ahead of the integers and of the factors of a panel is fetched each by itself.
+    fn fetches_parts(&self) -> bool {
+        self.one_by_one() && self.shape.nested()
     }
 
     /// Vectors that share the work on a row of activations.
@@ -255,7 +260,7 @@ fn assemble(s: &Kernel) -> Result<Code, IcedError> {
     w.finish()
 }
 
-/// Vectors `first..first + vectors` of weight rows: `r10` walks their quads.
+/// Vectors `first..first + vectors` of weight rows: `r10` walks their quads, `rbx` their factors.
 fn slice(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
     w.a.lea(r10, qword_ptr(rdi + first as i32 * w.bytes()))?;
     w.a.mov(BASES[0], rsi)?;
@@ -266,9 +271,15 @@ fn slice(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
         w.a.imul_3(rbx, rcx, s.shape.step_bytes() as i32)?;
         w.a.lea(rbx, qword_ptr(rdi + rbx * 1 + first as i32 * w.lanes() as i32))?;
     }
+    if s.fetches_parts() {
+        start_fetching_parts(w, s)?;
+    }
     s.all().into_iter().try_for_each(|(t, j)| w.zero(s.sum(t, j)))?;
     let mut group = w.a.create_label();
     w.a.set_label(&mut group)?;
+    if s.fetches_parts() {
+        fetch_factors(w, s)?;
+    }
     one_group(w, s, first)?;
     w.a.dec(r13)?;
     w.a.jnz(group)?;
@@ -351,7 +362,33 @@ fn fetch(w: &mut Wide, s: &Kernel, k: i32) -> Result<(), IcedError> {
     let bytes = s.shape.step_bytes() as usize;
     let (group, lines) = (s.shape.group as usize, bytes.div_ceil(LINE * slices));
     let mut mine = (0..lines).filter(|line| line * group / lines / 4 == k as usize / 4);
-    mine.try_for_each(|i| fetch_ahead(&mut w.a, r10 + (i * LINE * slices) as i32))
+    mine.try_for_each(|i| {
+        let at = (i * LINE * slices) as i32;
+        match s.fetches_parts() {
+            true => w.a.prefetcht0(r10 + r14 + at),
+            false => fetch_ahead(&mut w.a, r10 + at, s.unit.has_dot()),
+        }
+    })
+}
+
+/// What is ahead of a panel's integers are its factors, which are in use long before; so towards its end
+/// `r14`, from `r10` to what is fetched, becomes `r15` and reaches over them into the next panel. `rbp`
+/// is from a panel to the next.
+fn start_fetching_parts(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
+    let end = s.shape.panel_bytes(0) as i32;
+    w.a.imul_3(r15, rcx, s.shape.factors_bytes() as i32)?;
+    w.a.imul_3(rbp, rcx, s.shape.step_bytes() as i32)?;
+    w.a.lea(rbp, qword_ptr(rbp + r15 + end))?;
+    w.a.add(r15, AHEAD_BYTES + end)?;
+    w.a.mov(r14, AHEAD_BYTES as u64)
+}
+
+/// Fetches the factors that this group has in the next panel, and chooses what is ahead of its integers.
+fn fetch_factors(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
+    let bytes = s.shape.factors_bytes() as i32;
+    (0..bytes).step_by(LINE).try_for_each(|at| w.a.prefetcht0(rbx + rbp + at))?;
+    w.a.cmp(r13, AHEAD_BYTES / s.shape.step_bytes() as i32)?;
+    w.a.cmovle(r14, r15)
 }
 
 /// The dot products of so many `k`.
