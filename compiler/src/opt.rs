@@ -3,9 +3,7 @@
 use crate::calib::{CalibFlags, Laboratory};
 use crate::frontend::{self, BlobSource, Checkpoint};
 use crate::model::{check_blobs, read_text};
-use crate::options::{
-    self, Activations, DumpFlags, Kv, Quant, check_dumps, needs_text,
-};
+use crate::options::{self, Activations, DumpFlags, Kv, Quant, check_dumps, needs_text};
 use crate::simulate::SimulateFlags;
 use crate::tokenizer::Tokenizer;
 use crate::transforms::TransformFlags;

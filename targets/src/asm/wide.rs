@@ -38,6 +38,28 @@ macro_rules! same {
     };
 }
 
+/// One method per instruction whose last operand is a constant.
+macro_rules! with_constant {
+    ($($(#[$doc:meta])* $name:ident($($reg:ident),+) $i:ident;)*) => {
+        $($(#[$doc])*
+        pub fn $name(&mut self, $($reg: usize,)+ c: Constant) -> Done {
+            match c {
+                Constant::Register(c) => self.a.$i($(ZMM[$reg],)+ ZMM[c]),
+                Constant::Memory(at) => self.a.$i($(YMM[$reg],)+ ymmword_ptr(at)),
+            }
+        })*
+    };
+}
+
+/// Where a constant is that every lane has: vectors of 256 bits have half as many registers.
+#[derive(Clone, Copy)]
+pub enum Constant {
+    /// 512 bits.
+    Register(usize),
+    /// 256 bits.
+    Memory(AsmMemoryOperand),
+}
+
 impl Wide {
     /// Starts a function: saves registers.
     pub fn new(zmm: bool) -> Result<Wide, IcedError> {
@@ -45,6 +67,11 @@ impl Wide {
         a.set_prefer_vex(!zmm);
         SAVED.iter().try_for_each(|r| a.push(*r))?;
         Ok(Wide { a, zmm, local_bytes: 0, pushed_bytes: 0, frame_bytes: 0 })
+    }
+
+    /// Where argument `i` of those on the stack is.
+    pub fn argument(&self, i: i32) -> AsmMemoryOperand {
+        qword_ptr(rsp + (ARGUMENTS + 8 * i + (self.local_bytes + self.pushed_bytes) as i32))
     }
 
     /// Takes bytes of the stack, until the end.
@@ -126,10 +153,45 @@ impl Wide {
         or(to, a, b) vpord vpor;
         /// Integers to floats.
         to_float(to, from) vcvtdq2ps vcvtdq2ps;
+        /// Floats to integers.
+        to_integer(to, from) vcvtps2dq vcvtps2dq;
         /// Floats.
         mul(to, a, b) vmulps vmulps;
         /// `to += a · b`, rounded once.
         fma(to, a, b) vfmadd231ps vfmadd231ps;
+        /// `to = to · a + b`, rounded once.
+        times_plus(to, a, b) vfmadd213ps vfmadd213ps;
+        /// Floats.
+        add(to, a, b) vaddps vaddps;
+        /// Floats.
+        sub(to, a, b) vsubps vsubps;
+        /// Floats: the larger.
+        max(to, a, b) vmaxps vmaxps;
+        /// Floats.
+        div(to, a, b) vdivps vdivps;
+    }
+
+    with_constant! {
+        /// Floats: `a + c`.
+        add_constant(to, a) vaddps;
+        /// Floats: `a - c`.
+        sub_constant(to, a) vsubps;
+        /// Floats: `a · c`.
+        mul_constant(to, a) vmulps;
+        /// Floats: the larger.
+        max_constant(to, a) vmaxps;
+        /// Floats: the smaller.
+        min_constant(to, a) vminps;
+        /// The bits of floats: `a ^ c`.
+        xor_constant(to, a) vxorps;
+        /// Floats: `to = to · a + c`, rounded once.
+        times_plus_constant(to, a) vfmadd213ps;
+        /// Floats: `to = to · c + a`, rounded once.
+        times_constant_plus(to, a) vfmadd132ps;
+        /// Floats: `to += a · c`, rounded once.
+        fma_constant(to, a) vfmadd231ps;
+        /// A whole constant.
+        load_constant(to) vmovaps;
     }
 
     /// `to = 0`.
@@ -285,6 +347,30 @@ impl Wide {
         match self.zmm {
             true => self.a.vcvtph2ps(ZMM[to], ymmword_ptr(at)),
             false => self.a.vcvtph2ps(YMM[to], xmmword_ptr(at)),
+        }
+    }
+
+    /// `to = a · [at]`, floats.
+    pub fn mul_from(&mut self, to: usize, a: usize, at: AsmMemoryOperand) -> Done {
+        match self.zmm {
+            true => self.a.vmulps(ZMM[to], ZMM[a], zmmword_ptr(at)),
+            false => self.a.vmulps(YMM[to], YMM[a], ymmword_ptr(at)),
+        }
+    }
+
+    /// Every lane from a float in memory.
+    pub fn splat_float(&mut self, to: usize, at: AsmMemoryOperand) -> Done {
+        match self.zmm {
+            true => self.a.vbroadcastss(ZMM[to], dword_ptr(at)),
+            false => self.a.vbroadcastss(YMM[to], dword_ptr(at)),
+        }
+    }
+
+    /// Every lane the first float of `from`.
+    pub fn spread(&mut self, to: usize, from: AsmRegisterXmm) -> Done {
+        match self.zmm {
+            true => self.a.vbroadcastss(ZMM[to], from),
+            false => self.a.vbroadcastss(YMM[to], from),
         }
     }
 

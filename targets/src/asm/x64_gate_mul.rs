@@ -1,11 +1,10 @@
-//! `silu_mul` and `gelu_mul`, alone and with the `quant_rows` that takes their result, 512 bits wide
-//! (AVX-512 F, DQ).
+//! `silu_mul` and `gelu_mul`, with the `quant_rows` that takes their result 256 bits wide (AVX2) and 512
+//! (AVX-512 F, DQ), alone 512 bits wide.
 //!
 //! The same arithmetic in the same order as the CLIF kernels.
 
 use super::Code;
-use super::wide::{ARGUMENTS, Wide};
-use super::x64::ZMM;
+use super::wide::Wide;
 use super::x64_math::{Constants, Done, SIGN, exp, exp_constants};
 use super::x64_quant_rows::{order, quant_constants, quantise, vectors};
 use crate::kernels::quant_rows::group_bytes;
@@ -22,8 +21,8 @@ pub fn gate_mul(gate: Gate) -> Code {
 
 /// `silu_mul` or `gelu_mul` and `quant_rows` in groups of `group`: parameters gate, up, y, rows,
 /// x_stride, y_stride, first and end group.
-pub fn gate_mul_quant(gate: Gate, group: u64) -> Code {
-    write_gate_mul_quant(gate, group as i32).expect("the kernel's operands are encodable")
+pub fn gate_mul_quant(zmm: bool, gate: Gate, group: u64) -> Code {
+    write_gate_mul_quant(zmm, gate, group as i32).expect("the kernel's operands are encodable")
 }
 
 fn write_gate_mul(gate: Gate) -> Result<Code, IcedError> {
@@ -36,7 +35,7 @@ fn write_gate_mul(gate: Gate) -> Result<Code, IcedError> {
         w.a.create_label(),
         w.a.create_label(),
     );
-    w.a.mov(rbp, qword_ptr(rsp + ARGUMENTS))?;
+    w.a.mov(rbp, w.argument(0))?;
     // What whole vectors leave over, the same in each row.
     w.a.mov(rbx, rcx)?;
     w.a.mov(rcx, rbp)?;
@@ -56,7 +55,7 @@ fn write_gate_mul(gate: Gate) -> Result<Code, IcedError> {
     w.a.cmp(rax, rbp)?;
     w.a.jg(rest)?;
     w.load(0, rdi + r10 * 1)?;
-    activation(&mut w, &c, gate, zmm0)?;
+    activation(&mut w, &c, gate, 0)?;
     w.a.vmulps(zmm0, zmm0, zmmword_ptr(rsi + r10 * 1))?;
     w.store(rdx + r10 * 1, 0)?;
     w.a.mov(r10, rax)?;
@@ -65,7 +64,7 @@ fn write_gate_mul(gate: Gate) -> Result<Code, IcedError> {
     w.a.cmp(r10, rbp)?;
     w.a.jge(next)?;
     w.a.vmovups(zmm0.k2().z(), zmmword_ptr(rdi + r10 * 1))?;
-    activation(&mut w, &c, gate, zmm0)?;
+    activation(&mut w, &c, gate, 0)?;
     w.a.vmulps(zmm0.k2().z(), zmm0, zmmword_ptr(rsi + r10 * 1))?;
     w.a.vmovups(zmmword_ptr(rdx + r10 * 1).k2(), zmm0)?;
     w.a.set_label(&mut next)?;
@@ -86,17 +85,18 @@ fn gate_constants(w: &mut Wide, gate: Gate, more: &[u32]) -> Result<Constants, I
     Ok(c)
 }
 
-fn write_gate_mul_quant(gate: Gate, group: i32) -> Result<Code, IcedError> {
-    let mut w = Wide::new(true)?;
+fn write_gate_mul_quant(zmm: bool, gate: Gate, group: i32) -> Result<Code, IcedError> {
+    let mut w = Wide::new(zmm)?;
     order(&mut w)?;
-    let c = gate_constants(&mut w, gate, &quant_constants())?;
+    let c = quant_constants(&w);
+    let c = gate_constants(&mut w, gate, &c)?;
     let (mut row, mut groups, mut next, mut done) =
         (w.a.create_label(), w.a.create_label(), w.a.create_label(), w.a.create_label());
     // From the first group on: rbx bytes into rows of floats, rbp bytes of them, r12 into y.
-    w.a.mov(rax, qword_ptr(rsp + ARGUMENTS))?;
+    w.a.mov(rax, w.argument(0))?;
     w.a.imul_3(rbx, rax, group * 4)?;
     w.a.imul_3(r12, rax, group_bytes(group as u64) as i32)?;
-    w.a.imul_3(rbp, qword_ptr(rsp + (ARGUMENTS + 8)), group * 4)?;
+    w.a.imul_3(rbp, w.argument(1), group * 4)?;
     w.a.set_label(&mut row)?;
     w.a.sub(rcx, 1)?;
     w.a.jl(done)?;
@@ -105,11 +105,11 @@ fn write_gate_mul_quant(gate: Gate, group: i32) -> Result<Code, IcedError> {
     w.a.set_label(&mut groups)?;
     w.a.cmp(r10, rbp)?;
     w.a.jge(next)?;
-    for (i, x) in ZMM[..vectors(group)].iter().enumerate() {
-        let at = 64 * i as i32;
-        w.load(i, rdi + r10 * 1 + at)?;
-        activation(&mut w, &c, gate, *x)?;
-        w.a.vmulps(*x, *x, zmmword_ptr(rsi + r10 * 1 + at))?;
+    for x in 0..vectors(&w, group) {
+        let at = w.bytes() * x as i32;
+        w.load(x, rdi + r10 * 1 + at)?;
+        activation(&mut w, &c, gate, x)?;
+        w.mul_from(x, x, rsi + r10 * 1 + at)?;
     }
     quantise(&mut w, &c, group)?;
     w.a.add(r10, group * 4)?;
@@ -127,17 +127,17 @@ fn write_gate_mul_quant(gate: Gate, group: i32) -> Result<Code, IcedError> {
 const CUBIC: usize = 13;
 
 /// Register `x` becomes its activation, as `math::silu` and `math::gelu` have it.
-fn activation(w: &mut Wide, c: &Constants, gate: Gate, x: AsmRegisterZmm) -> Done {
-    let n = zmm9;
+fn activation(w: &mut Wide, c: &Constants, gate: Gate, x: usize) -> Done {
+    let n = 9;
     match gate {
-        Gate::Silu => w.a.vxorps(n, x, ZMM[c.at(SIGN)])?,
+        Gate::Silu => w.xor_constant(n, x, c.get(SIGN))?,
         Gate::Gelu => {
-            w.a.vmulps(n, x, x)?;
-            w.a.vfmadd213ps(n, ZMM[CUBIC], c.zmm(-GELU[0]))?;
-            w.a.vmulps(n, n, x)?;
+            w.mul(n, x, x)?;
+            w.times_plus_constant(n, CUBIC, c.float(-GELU[0]))?;
+            w.mul(n, n, x)?;
         }
     }
     exp(w, c, n)?;
-    w.a.vaddps(n, n, c.zmm(1.0))?;
-    w.a.vdivps(x, x, n)
+    w.add_constant(n, n, c.float(1.0))?;
+    w.div(x, x, n)
 }

@@ -1,15 +1,17 @@
-//! `softmax` of rows of scores, 512 bits wide (AVX-512 F, BW, DQ, VL): the same arithmetic in the same
-//! order as the CLIF kernel in `kernels/softmax.rs`.
+//! `softmax` of rows of scores, 256 bits wide (AVX2) and 512 (AVX-512 F, BW, DQ, VL): the same
+//! arithmetic in the same order as the CLIF kernel in `kernels/softmax.rs`.
 //!
-//! Quantised weights are made four groups at a time, so that a maximum, a division, a sum and a record
-//! serve four lanes of a vector instead of one.
+//! With 512 bits quantised weights are made four groups at a time, so that a maximum, a division, a sum
+//! and a record serve four lanes of a vector instead of one. What is done with 256 is in `narrow`.
+
+mod narrow;
 
 use super::Code;
-use super::wide::{ARGUMENTS, Wide};
+use super::wide::Wide;
 use super::x64::{YMM, ZMM};
 use super::x64_math::{
-    Constants, Done, LESS, SIGN, XMM, exp, exp_constants, exp2, exp2_constants, lane_bytes, lanes,
-    sum_chains,
+    Constants, Done, LESS, SIGN, XMM, chain_registers, exp, exp_constants, exp2, exp2_constants,
+    lane_bytes, max_lanes, sum_chains,
 };
 use super::x64_quant_rows::{MAGNITUDE_MAX, ONE_HALVES, ONES, ORDER, order, quant_constants};
 use crate::kernels::kv_append::PANEL_POSITIONS;
@@ -23,6 +25,8 @@ use std::f32::consts::LOG2_E;
 
 /// Positions of a group, in two vectors.
 const GROUP: i32 = PANEL_POSITIONS as i32;
+/// Lanes of 256 bits, as an integer.
+const NARROW_LANES: u32 = 8;
 /// Groups of weights that are quantised together.
 const BATCH: i32 = 4;
 /// Bytes of a quantised group.
@@ -30,19 +34,32 @@ const GROUP_BYTES: i32 = group_bytes(PANEL_POSITIONS) as i32;
 /// In what is kept of a row: 127 over the largest weight of each group of a batch.
 const INVERSES: i32 = 16;
 
-/// The sum of weights.
-const SUM: usize = 13;
-/// Minus the maximum times the factor on scores; for `exp` the maximum.
-const START: AsmRegisterZmm = zmm16;
+/// The register of minus the maximum times the factor on scores; for `exp` of the maximum.
+fn start(w: &Wide) -> usize {
+    if w.zmm { 16 } else { 15 }
+}
+
+/// The first register of the sum of weights.
+fn sum(w: &Wide) -> usize {
+    if w.zmm { 13 } else { 6 }
+}
+
+/// The register whose lane `i` holds `i`; of 256 bits one that neither `exp` nor `quantise` uses.
+fn places(zmm: bool, quantised: bool) -> usize {
+    match (zmm, quantised) {
+        (true, _) => 15,
+        (false, true) => 12,
+        (false, false) => 14,
+    }
+}
+
 /// How many positions a window hides from where masks are made on.
 const HIDDEN: AsmRegisterZmm = zmm17;
-/// Lane `i` holds `i`.
-const PLACES: AsmRegisterZmm = zmm15;
 
 /// Parameters scores, rows, positions seen by row 0, more per row, positions of the block, what is kept
 /// of rows; with `quantised` also the scales of values and where the quantised rows go.
-pub fn softmax(scale: f32, quantised: bool, window: Option<u64>) -> Code {
-    write(scale, quantised, window).expect("the kernel's operands are encodable")
+pub fn softmax(zmm: bool, scale: f32, quantised: bool, window: Option<u64>) -> Code {
+    write(zmm, scale, quantised, window).expect("the kernel's operands are encodable")
 }
 
 /// What the parts of the kernel share.
@@ -53,27 +70,33 @@ struct Softmax {
     factor: f32,
     quantised: bool,
     window: Option<u64>,
+    /// See `places`.
+    places: usize,
 }
 
 /// `rbx` rows to come, `rbp` positions that the row sees, `r10` counts positions, `r11` walks the
 /// quantised row, `r12` scales of values, `r13` quantised rows, `r14` positions that a window hides.
-fn write(scale: f32, quantised: bool, window: Option<u64>) -> Result<Code, IcedError> {
-    let mut w = Wide::new(true)?;
+fn write(zmm: bool, scale: f32, quantised: bool, window: Option<u64>) -> Result<Code, IcedError> {
+    let mut w = Wide::new(zmm)?;
     if quantised {
-        w.a.mov(r12, qword_ptr(rsp + ARGUMENTS))?;
-        w.a.mov(r13, qword_ptr(rsp + (ARGUMENTS + 8)))?;
+        w.a.mov(r12, w.argument(0))?;
+        w.a.mov(r13, w.argument(1))?;
     }
     let factor = if quantised { scale * LOG2_E } else { scale };
     // A factor that another constant equals is found there.
-    let more = [factor.to_bits(), running::NOTHING.0.to_bits()];
+    let own = [factor.to_bits(), running::NOTHING.0.to_bits()];
+    let more = if zmm { own.to_vec() } else { [&own[..], &[NARROW_LANES]].concat() };
     let c = match quantised {
-        true => [&exp2_constants()[..], &more, &quant_constants(), &[SIGN]].concat(),
+        true => [&exp2_constants()[..], &more, &quant_constants(&w), &[SIGN]].concat(),
         false => [&exp_constants()[..], &more].concat(),
     };
     let c = Constants::new(&mut w, &c)?;
-    lane_bytes(&mut w, PLACES, std::array::from_fn(|i| i as u8))?;
-    order(&mut w)?;
-    let mut s = Softmax { w, c, factor, quantised, window };
+    let places = places(zmm, quantised);
+    lane_bytes(&mut w, places, std::array::from_fn(|i| i as u8))?;
+    if quantised {
+        order(&mut w)?;
+    }
+    let mut s = Softmax { w, c, factor, quantised, window, places };
     s.each_row(Softmax::maximum)?;
     s.each_row(Softmax::weights)?;
     s.w.finish()
@@ -130,22 +153,28 @@ impl Softmax {
 
     /// The first pass.
     fn maximum(&mut self) -> Done {
-        self.highest()?;
+        match self.w.zmm {
+            true => self.highest()?,
+            false => self.narrow_highest()?,
+        }
+        max_lanes(&mut self.w, 0, 1)?;
         self.rise()
     }
 
     /// The second pass.
     fn weights(&mut self) -> Done {
         self.start()?;
-        self.w.zero(SUM)?;
+        let (sum, chains) = (sum(&self.w), chain_registers(&self.w));
+        (sum..sum + chains).try_for_each(|chain| self.w.zero(chain))?;
         self.w.a.mov(r11, r13)?;
         self.w.a.xor(r10d, r10d)?;
-        match self.quantised {
-            true => self.batches()?,
-            false => self.groups()?,
+        match (self.w.zmm, self.quantised) {
+            (true, true) => self.batches()?,
+            (true, false) => self.groups()?,
+            (false, _) => self.narrow_groups()?,
         }
         self.nothing_seen()?;
-        sum_chains(&mut self.w, SUM, xmm1)?;
+        sum_chains(&mut self.w, sum, xmm1)?;
         self.w.a.vmovss(xmm2, dword_ptr(r9 + running::SUM))?;
         self.w.a.vmulss(xmm2, xmm2, dword_ptr(r9 + running::FACTOR))?;
         self.w.a.vaddss(xmm2, xmm2, xmm1)?;
@@ -164,7 +193,7 @@ impl Softmax {
         a.cmovge(rbp, rax)
     }
 
-    /// The maximum of what the row sees, in every lane of `zmm0`.
+    /// The maximum of what the row sees, among the lanes of `zmm0`.
     fn highest(&mut self) -> Done {
         let lowest = self.c.zmm(running::NOTHING.0);
         let (mut more, mut rest, mut done) =
@@ -198,8 +227,7 @@ impl Softmax {
             self.w.a.jmp(more)?;
         }
         self.w.a.set_label(&mut done)?;
-        self.w.a.vmaxps(zmm0, zmm0, zmm1)?;
-        lanes(&mut self.w, zmm0, zmm1, CodeAssembler::vmaxps)
+        self.w.a.vmaxps(zmm0, zmm0, zmm1)
     }
 
     /// Masks of the positions from `r10` on, sixteen after sixteen, in registers that the caller spares.
@@ -214,7 +242,7 @@ impl Softmax {
         }
         self.w.a.mov(eax, 16)?;
         self.w.a.vpbroadcastd(sixteen, eax)?;
-        self.w.a.vmovdqa32(places, PLACES)?;
+        self.w.a.vmovdqa32(places, ZMM[self.places])?;
         Ok(Masks { places, seen, sixteen })
     }
 
@@ -230,27 +258,34 @@ impl Softmax {
     /// The maximum becomes that of all blocks; what weights before are worth by it.
     fn rise(&mut self) -> Done {
         let (w, c) = (&mut self.w, &self.c);
-        w.a.vbroadcastss(zmm1, dword_ptr(r9 + running::MAX))?;
-        w.a.vmaxps(zmm0, zmm0, zmm1)?;
+        w.splat_float(1, dword_ptr(r9 + running::MAX))?;
+        w.max(0, 0, 1)?;
         w.a.vmovss(dword_ptr(r9 + running::MAX), xmm0)?;
-        w.a.vsubps(zmm2, zmm1, zmm0)?;
-        w.a.vmulps(zmm2, zmm2, c.zmm(self.factor))?;
+        w.sub(2, 1, 0)?;
+        w.mul_constant(2, 2, c.float(self.factor))?;
         match self.quantised {
-            true => exp2(w, c, zmm2)?,
-            false => exp(w, c, zmm2)?,
+            true => exp2(w, c, 2)?,
+            false => exp(w, c, 2)?,
         }
-        w.a.vcmpps(k1, zmm1, zmm0, EQUAL)?;
-        w.a.vmovaps(zmm2.k1(), c.zmm(1.0))?;
+        if w.zmm {
+            w.a.vcmpps(k1, zmm1, zmm0, EQUAL)?;
+            w.a.vmovaps(zmm2.k1(), c.zmm(1.0))?;
+        } else {
+            w.a.vcmpss(xmm1, xmm1, xmm0, EQUAL)?;
+            let one = c.first(w, 1.0, xmm0)?;
+            w.a.vblendvps(xmm2, xmm2, one, xmm1)?;
+        }
         w.a.vmovss(dword_ptr(r9 + running::FACTOR), xmm2)
     }
 
-    /// `START` of the row.
+    /// What weights start from.
     fn start(&mut self) -> Done {
         let (w, c) = (&mut self.w, &self.c);
-        w.a.vbroadcastss(START, dword_ptr(r9 + running::MAX))?;
+        let start = start(w);
+        w.splat_float(start, dword_ptr(r9 + running::MAX))?;
         if self.quantised {
-            w.a.vmulps(START, START, c.zmm(self.factor))?;
-            w.a.vxorps(START, START, ZMM[c.at(SIGN)])?;
+            w.mul_constant(start, start, c.float(self.factor))?;
+            w.xor_constant(start, start, c.get(SIGN))?;
         }
         Ok(())
     }
@@ -265,12 +300,12 @@ impl Softmax {
         for i in 0..2 {
             let at = zmmword_ptr(rdi + r10 * 4 + 64 * i);
             self.w.a.vmovups(zmm0, at)?;
-            self.w.a.vsubps(zmm0, zmm0, START)?;
-            self.w.a.vmulps(zmm0, zmm0, self.c.zmm(self.factor))?;
-            exp(&mut self.w, &self.c, zmm0)?;
+            self.w.sub(0, 0, start(&self.w))?;
+            self.w.mul_constant(0, 0, self.c.float(self.factor))?;
+            exp(&mut self.w, &self.c, 0)?;
             self.next_mask(&masks)?;
             self.w.a.vmovaps(zmm0.k1().z(), zmm0)?;
-            self.w.a.vaddps(ZMM[SUM], ZMM[SUM], zmm0)?;
+            self.w.add(sum(&self.w), sum(&self.w), 0)?;
             self.w.a.vmovups(at, zmm0)?;
         }
         self.w.a.add(r10, GROUP)?;
@@ -313,16 +348,16 @@ impl Softmax {
     fn batch(&mut self, groups: i32, masked: bool) -> Done {
         let masks = masked.then(|| self.masks([zmm9, zmm11, zmm12])).transpose()?;
         for i in 0..2 * groups {
-            let x = ZMM[i as usize];
-            self.w.a.vmovups(x, zmmword_ptr(rdi + r10 * 4 + 64 * i))?;
-            self.w.a.vfmadd132ps(x, START, self.c.zmm(self.factor))?;
+            let x = i as usize;
+            self.w.a.vmovups(ZMM[x], zmmword_ptr(rdi + r10 * 4 + 64 * i))?;
+            self.w.times_constant_plus(x, start(&self.w), self.c.float(self.factor))?;
             exp2(&mut self.w, &self.c, x)?;
             if let Some(masks) = &masks {
                 self.next_mask(masks)?;
-                self.w.a.vmovaps(x.k1().z(), x)?;
+                self.w.a.vmovaps(ZMM[x].k1().z(), ZMM[x])?;
             }
-            self.w.a.vaddps(ZMM[SUM], ZMM[SUM], x)?;
-            self.w.a.vmulps(x, x, zmmword_ptr(r12 + r10 * 4 + 64 * i))?;
+            self.w.add(sum(&self.w), sum(&self.w), x)?;
+            self.w.mul_from(x, x, r12 + r10 * 4 + 64 * i)?;
         }
         for x in &ZMM[2 * groups as usize..2 * BATCH as usize] {
             self.w.a.vpxord(*x, *x, *x)?;
@@ -374,7 +409,7 @@ impl Softmax {
             a.vpackssdw(x[0], x[0], x[1])?;
             a.vpackssdw(x[2], x[2], x[3])?;
             a.vpacksswb(x[0], x[0], x[2])?;
-            a.vpermd(x[0], ORDER, x[0])?;
+            a.vpermd(x[0], ZMM[ORDER], x[0])?;
             let to = r11 + 2 * pair * GROUP_BYTES;
             if 2 * pair < groups {
                 a.vmovdqu(ymmword_ptr(to), YMM[4 * pair as usize])?;
@@ -448,8 +483,9 @@ impl Softmax {
             self.w.a.vmovups(xmmword_ptr(r11 + GROUP), xmm0)?;
             self.w.a.add(r11, GROUP_BYTES)?;
         } else {
-            self.w.store(rdi + r10 * 4, 0)?;
-            self.w.store(rdi + r10 * 4 + 64, 0)?;
+            for at in (0..4 * GROUP).step_by(self.w.bytes() as usize) {
+                self.w.store(rdi + r10 * 4 + at, 0)?;
+            }
         }
         self.w.a.add(r10, GROUP)?;
         self.w.a.jmp(more)?;

@@ -30,8 +30,8 @@ pub fn define_gate_mul(e: &mut Emitter, gate: Gate) -> Func {
 /// result: parameters gate, up, y (quantised rows), rows, x_stride, y_stride, first and end group.
 pub fn define_gate_mul_quant(e: &mut Emitter, gate: Gate, group: u64) -> Func {
     let f = e.declare(&format!("{}_quant_g{group}", gate.name()), &[I64; 8], &[]);
-    if e.target.facts.avx512 && group <= x64_quant_rows::GROUP_MAX {
-        let code = x64_gate_mul::gate_mul_quant(gate, group);
+    if x64_quant_rows::fits(&e.target.facts, group) {
+        let code = x64_gate_mul::gate_mul_quant(e.target.facts.avx512, gate, group);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
         return f;
     }

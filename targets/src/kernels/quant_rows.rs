@@ -56,8 +56,8 @@ pub fn define(e: &mut Emitter, group: u64, range: RowRange) -> Func {
         RowRange::Fixed => ("_fixed".to_string(), 7),
     };
     let f = e.declare(&format!("quant_rows_g{group}{name}"), &vec![I64; params], &[]);
-    if e.target.facts.avx512 && group <= x64_quant_rows::GROUP_MAX {
-        let code = x64_quant_rows::quant_rows(group, range);
+    if x64_quant_rows::fits(&e.target.facts, group) {
+        let code = x64_quant_rows::quant_rows(e.target.facts.avx512, group, range);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
         return f;
     }

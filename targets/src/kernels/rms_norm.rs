@@ -22,8 +22,8 @@ pub struct Shape {
 /// Emits `rms_norm`: parameters x, y, gain (`[group]` f32, or 0), rows, row stride in bytes.
 pub fn define(e: &mut Emitter, name: &str, shape: Shape) -> Func {
     let f = e.declare(name, &[I64; 5], &[]);
-    if e.target.facts.avx512 && shape.group.is_multiple_of(16) {
-        let code = x64_rms_norm::rms_norm(shape);
+    if (e.target.facts.avx512 || e.target.facts.avx2) && shape.group.is_multiple_of(16) {
+        let code = x64_rms_norm::rms_norm(e.target.facts.avx512, shape);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
         return f;
     }
@@ -87,8 +87,8 @@ fn scale<'k>(k: &'k Kernel<'k>, x: Val<'k>, shape: Shape) -> Val<'k> {
 /// result: parameters x, y (quantised rows), gain (or 0), rows, x_stride, y_stride.
 pub fn define_quant(e: &mut Emitter, name: &str, shape: Shape, group: u64) -> Func {
     let f = e.declare(name, &[I64; 6], &[]);
-    if e.target.facts.avx512 && group <= x64_quant_rows::GROUP_MAX {
-        let code = x64_rms_norm::rms_norm_quant(shape, group);
+    if x64_quant_rows::fits(&e.target.facts, group) {
+        let code = x64_rms_norm::rms_norm_quant(e.target.facts.avx512, shape, group);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
         return f;
     }
