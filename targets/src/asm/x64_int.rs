@@ -131,6 +131,22 @@ impl Kernel {
         self.unit == Unit::Avx2 && self.m == 1 && registers <= 16
     }
 
+    /// How many times it goes through a panel.
+    fn slices(&self, w: &Wide) -> usize {
+        PANEL_ROWS as usize / (self.vectors() * w.lanes() as usize)
+    }
+
+    /// Whether several rows fetch the next panel while they go through this one. Of many such rows the
+    /// first ones do, for the others it is there.
+    fn fetches_panel(&self) -> bool {
+        self.unit == Unit::Avx2 && self.m > 1
+    }
+
+    /// Bytes of the next panel that each group of each slice fetches; `r15` walks them.
+    fn share_bytes(&self, w: &Wide) -> usize {
+        (self.shape.step_bytes() + self.shape.factors_bytes()) as usize / self.slices(w)
+    }
+
     /// Whether what is ahead of the integers and of the factors of a panel is fetched each by itself.
     fn fetches_parts(&self) -> bool {
         self.one_by_one() && self.shape.nested()
@@ -253,6 +269,11 @@ fn assemble(s: &Kernel) -> Result<Code, IcedError> {
         (false, false) => w.constant(s.ones(), 0x0001_0001)?,
         _ => {}
     }
+    if s.fetches_panel() {
+        let step = s.shape.step_bytes() + s.shape.factors_bytes();
+        w.a.imul_3(r15, rcx, step as i32)?;
+        w.a.lea(r15, qword_ptr(rdi + r15 + s.shape.panel_bytes(0) as i32))?;
+    }
     let all = (PANEL_ROWS / w.lanes()) as usize;
     for first in (0..all).step_by(s.vectors()) {
         slice(&mut w, s, first)?;
@@ -324,6 +345,9 @@ fn one_group(w: &mut Wide, s: &Kernel, first: usize) -> Result<(), IcedError> {
         false => scale(w, s, first)?,
     }
     w.a.add(r10, s.shape.step_bytes() as i32)?;
+    if s.fetches_panel() {
+        w.a.add(r15, s.share_bytes(w) as i32)?;
+    }
     for base in &BASES[..s.m.div_ceil(3)] {
         w.a.add(*base, group_bytes(s.shape.group) as i32)?;
     }
@@ -351,22 +375,26 @@ fn dots(w: &mut Wide, s: &Kernel) -> Result<(), IcedError> {
 /// Where a kernel keeps a sum: by row, by vector.
 type Sum = fn(&Kernel, usize, usize) -> usize;
 
-/// Fetches the lines ahead of those that a group has for these vectors, a few with every four `k`: all
-/// at once they would keep loads waiting.
+/// Fetches with four `k` the lines that are then due: all those of a group at once would keep loads
+/// waiting.
 fn fetch(w: &mut Wide, s: &Kernel, k: i32) -> Result<(), IcedError> {
-    if s.m > 1 {
+    if s.m > 1 && !s.fetches_panel() {
         return Ok(());
     }
-    // Each slice of the rows reads lines of its own.
-    let slices = PANEL_ROWS as usize / (s.vectors() * w.lanes() as usize);
-    let bytes = s.shape.step_bytes() as usize;
-    let (group, lines) = (s.shape.group as usize, bytes.div_ceil(LINE * slices));
+    // Each slice of the rows reads lines of its own, and fetches its share of the next panel.
+    let slices = s.slices(w);
+    let (bytes, apart) = match s.m {
+        1 => (s.shape.step_bytes() as usize, LINE * slices),
+        _ => (s.share_bytes(w), LINE),
+    };
+    let (group, lines) = (s.shape.group as usize, bytes.div_ceil(apart));
     let mut mine = (0..lines).filter(|line| line * group / lines / 4 == k as usize / 4);
     mine.try_for_each(|i| {
-        let at = (i * LINE * slices) as i32;
-        match s.fetches_parts() {
-            true => w.a.prefetcht0(r10 + r14 + at),
-            false => fetch_ahead(&mut w.a, r10 + at, s.unit.has_dot()),
+        let at = (i * apart) as i32;
+        match s.m {
+            1 if s.fetches_parts() => w.a.prefetcht0(r10 + r14 + at),
+            1 => fetch_ahead(&mut w.a, r10 + at, s.unit.has_dot()),
+            _ => w.a.prefetcht0(r15 + at),
         }
     })
 }
