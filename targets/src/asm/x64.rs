@@ -75,6 +75,11 @@ impl Shape {
         all.min(registers / (self.m + 1))
     }
 
+    /// Whether several rows fetch the next panel, as in `x64_int`.
+    fn fetches_panel(&self) -> bool {
+        self.lanes == 8 && self.m > 1
+    }
+
     /// Bytes from one `k` to the next.
     fn step(&self) -> i32 {
         (self.width * self.dtype.bytes()) as i32
@@ -121,14 +126,14 @@ fn slice(a: &mut CodeAssembler, s: &Shape, first: usize, vectors: usize) -> Resu
     }
     let (mut four, mut tail, mut one, mut done) =
         (a.create_label(), a.create_label(), a.create_label(), a.create_label());
+    if s.fetches_panel() {
+        a.imul_3(r14, rcx, s.step())?;
+    }
     a.mov(r13, rcx)?;
     a.sub(r13, 4)?;
     a.jl(tail)?;
     a.set_label(&mut four)?;
-    if s.m == 1 && first == 0 {
-        let mut lines = (0..4 * s.step()).step_by(LINE);
-        lines.try_for_each(|line| fetch_ahead(a, r10 + line, s.lanes == 16))?;
-    }
+    fetch(a, s, first, offset)?;
     step(a, s, vectors, 4)?;
     a.sub(r13, 4)?;
     a.jge(four)?;
@@ -141,6 +146,21 @@ fn slice(a: &mut CodeAssembler, s: &Shape, first: usize, vectors: usize) -> Resu
     a.jnz(one)?;
     a.set_label(&mut done)?;
     write(a, s, first, vectors)
+}
+
+/// Fetches with four `k` the lines that are then due: of one row those ahead, of several rows those of
+/// the next panel, `r14` bytes on, of which each slice takes some.
+fn fetch(a: &mut CodeAssembler, s: &Shape, first: usize, offset: i32) -> Result<(), IcedError> {
+    let mut lines = (0..4 * s.step()).step_by(LINE);
+    if s.m == 1 && first == 0 {
+        return lines.try_for_each(|line| fetch_ahead(a, r10 + line, s.lanes == 16));
+    }
+    if !s.fetches_panel() {
+        return Ok(());
+    }
+    let (own, slices) = (first / s.slice(), ((s.width / s.lanes) as usize).div_ceil(s.slice()));
+    let mut lines = lines.skip(own).step_by(slices);
+    lines.try_for_each(|line| a.prefetcht0(r10 + r14 + (line - offset)))
 }
 
 /// `unroll` values of `k`.
