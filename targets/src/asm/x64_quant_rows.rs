@@ -17,7 +17,7 @@ use ir::RowRange;
 
 /// Whether the registers hold the values of a group.
 pub fn fits(facts: &Facts, group: u64) -> bool {
-    (facts.avx512 || facts.avx2) && group <= group_max(facts.avx512)
+    facts.avx2 && group <= group_max(facts.avx512)
 }
 
 /// The largest group whose values the registers hold.

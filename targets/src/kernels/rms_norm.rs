@@ -22,7 +22,7 @@ pub struct Shape {
 /// Emits `rms_norm`: parameters x, y, gain (`[group]` f32, or 0), rows, row stride in bytes.
 pub fn define(e: &mut Emitter, name: &str, shape: Shape) -> Func {
     let f = e.declare(name, &[I64; 5], &[]);
-    if (e.target.facts.avx512 || e.target.facts.avx2) && shape.group.is_multiple_of(16) {
+    if e.target.facts.avx2 && shape.group.is_multiple_of(16) {
         let code = x64_rms_norm::rms_norm(e.target.facts.avx512, shape);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
         return f;

@@ -55,7 +55,7 @@ pub fn define(
 ) -> Func {
     let params = if quantised { 8 } else { 6 };
     let f = e.declare(name, &vec![I64; params], &[]);
-    if e.target.facts.avx512 || e.target.facts.avx2 {
+    if e.target.facts.avx2 {
         let code = x64_softmax::softmax(e.target.facts.avx512, scale, quantised, window);
         e.define_assembled(&f, &code.bytes, code.frame_bytes, code.text);
         return f;
