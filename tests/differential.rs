@@ -42,6 +42,7 @@ fn shapes() -> Vec<(&'static str, Sample)> {
         ("bf16", Sample { dtype: DType::BF16, ..base.clone() }),
         ("untied", Sample { tied: false, ..base.clone() }),
         ("gemma", Sample { head: 8, width: 36, inner: 44, vocab: 77, ..Sample::gemma() }),
+        ("gemma 2", Sample { head: 8, width: 36, inner: 44, vocab: 77, ..Sample::gemma2() }),
     ]
 }
 

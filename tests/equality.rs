@@ -135,6 +135,7 @@ fn shapes() -> Vec<(&'static str, Sample)> {
         ("wide inside", Sample { width: 32, inner: 300, tied: false, ..base.clone() }),
         ("shared", Sample { layers: 4, shared: 2, ..base.clone() }),
         ("gemma", Sample { head: 8, width: 36, inner: 44, vocab: 77, ..Sample::gemma() }),
+        ("gemma 2", Sample { head: 8, width: 36, inner: 44, vocab: 77, ..Sample::gemma2() }),
     ]
 }
 

@@ -98,8 +98,15 @@ fn samples() -> Vec<(&'static str, Sample)> {
     };
     let shared = Sample { layers: 4, shared: 2, ..base.clone() };
     let (dtype, cache) = (base.dtype, base.cache);
-    let gemma =
-        Sample { head: 8, width: 36, inner: 44, vocab: 77, dtype, cache, ..Sample::gemma() };
+    let [gemma, gemma2] = [Sample::gemma(), Sample::gemma2()].map(|sample| Sample {
+        head: 8,
+        width: 36,
+        inner: 44,
+        vocab: 77,
+        dtype,
+        cache,
+        ..sample
+    });
     vec![
         ("plain", base.clone()),
         ("bias", Sample { bias: true, ..base.clone() }),
@@ -108,6 +115,7 @@ fn samples() -> Vec<(&'static str, Sample)> {
         ("repeated", Sample { repeated: true, ..shared.clone() }),
         ("shared", shared),
         ("gemma", gemma),
+        ("gemma 2", gemma2),
     ]
 }
 

@@ -9,7 +9,8 @@
 mod ops;
 
 use self::ops::{
-    KvHead, Slot, attend, embed, fake_quant, gate_mul, hadamard, linear, rms_norm, rope, scale, zip,
+    KvHead, Scores, Slot, attend, embed, fake_quant, gate_mul, hadamard, linear, rms_norm, rope,
+    scale, softcap, zip,
 };
 use crate::module::{Arg, Graph, GraphId, Inst, Module, Param, ValueId, WeightId};
 use crate::op::Op;
@@ -204,11 +205,13 @@ impl<'m> Interpreter<'m> {
             Op::Hadamard { size } => Data::Rows(hadamard(x(), *size)),
             Op::Rope(r) => Data::Rows(rope(x(), frame.ints(args[1]), width(), r)),
             Op::KvAppend => self.kv_append(frame, args),
-            Op::Attention { heads, scale, window } => {
-                self.attention(frame, args, *heads as usize, *scale, *window)
+            Op::Attention { heads, scale, window, cap } => {
+                let scores = Scores { scale: *scale, cap: *cap };
+                self.attention(frame, args, *heads as usize, scores, *window)
             }
             Op::Add => Data::Rows(zip(x(), frame.rows(args[1]), |a, b| a + b)),
             Op::Scale { by } => Data::Rows(scale(x(), *by)),
+            Op::Softcap { cap } => Data::Rows(softcap(x(), *cap)),
             Op::GateMul(gate) => {
                 let one = |a, b| gate_mul(*gate, a, b);
                 Data::Rows(zip(x(), frame.rows(args[1]), one))
@@ -254,7 +257,7 @@ impl<'m> Interpreter<'m> {
         frame: &Frame<'_>,
         args: &[Arg],
         heads: usize,
-        scale: f64,
+        scores: Scores,
         window: Option<u64>,
     ) -> Data {
         let slot = &self.slots[frame.slot(args[1])];
@@ -269,7 +272,7 @@ impl<'m> Interpreter<'m> {
                 let kv = KvHead { slot, offset: h / queries_per_kv * head, head };
                 let end = positions[t] as usize + 1;
                 let start = window.map_or(0, |window| end.saturating_sub(window as usize));
-                attend(query, &kv, start..end, scale, out);
+                attend(query, &kv, start..end, scores, out);
             },
         );
         Data::Rows(out)

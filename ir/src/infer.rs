@@ -55,9 +55,13 @@ pub fn infer(module: &Module, graph: &Graph, op: &Op, args: &[Arg]) -> Result<Ty
         Op::Hadamard { size } => infer_hadamard(*size, &types),
         Op::Rope(rope) => infer_rope(rope, &types),
         Op::KvAppend => infer_kv_append(&types),
-        Op::Attention { heads, scale, window } => infer_attention(*heads, *scale, *window, &types),
+        Op::Attention { heads, scale, window, cap } => {
+            attention_attributes(*scale, *window, *cap)?;
+            infer_attention(*heads, &types)
+        }
         Op::Add | Op::GateMul(_) => infer_pair(&types),
         Op::Scale { by } => infer_scale(*by, &types),
+        Op::Softcap { cap } => infer_softcap(*cap, &types),
         Op::Call(_) => unreachable!("calls are handled above"),
     }
 }
@@ -69,7 +73,7 @@ fn kinds(op: &Op) -> &'static str {
         Op::RmsNorm { .. } | Op::FakeQuant { .. } => "vW",
         Op::Linear => "vwW",
         Op::QuantRows { range: RowRange::Fixed, .. } => "vw",
-        Op::QuantRows { .. } | Op::Hadamard { .. } | Op::Scale { .. } => "v",
+        Op::QuantRows { .. } | Op::Hadamard { .. } | Op::Scale { .. } | Op::Softcap { .. } => "v",
         Op::Rope(_) => "vv",
         Op::KvAppend => "cvvv",
         Op::Attention { .. } => "vvv",
@@ -297,12 +301,24 @@ fn infer_kv_append(types: &[Type]) -> Result<Type, Mismatch> {
     Ok(types[0].clone())
 }
 
-fn infer_attention(
-    heads: u64,
-    scale: f64,
-    window: Option<u64>,
-    types: &[Type],
-) -> Result<Type, Mismatch> {
+fn attention_attributes(scale: f64, window: Option<u64>, cap: Option<f64>) -> Result<(), Mismatch> {
+    if !scale.is_finite() {
+        return err(V_ATTRIBUTE, format!("scale must be finite, found {scale}"));
+    }
+    if window == Some(0) {
+        return err(V_ATTRIBUTE, "a window of 0 positions shows nothing");
+    }
+    cap.map_or(Ok(()), check_cap)
+}
+
+fn check_cap(cap: f64) -> Result<(), Mismatch> {
+    match cap > 0.0 && (cap as f32).is_finite() && (1.0 / cap as f32).is_finite() {
+        true => Ok(()),
+        false => err(V_ATTRIBUTE, format!("cap must be an f32 more than 0, found {cap}")),
+    }
+}
+
+fn infer_attention(heads: u64, types: &[Type]) -> Result<Type, Mismatch> {
     let Type::Kv { heads: kv_heads, head, dtype } = types[1] else {
         return err(V_SHAPE, format!("attention reads a cache, found {}", types[1]));
     };
@@ -313,12 +329,6 @@ fn infer_attention(
     }
     if heads.checked_mul(head) != Some(width) {
         return err(V_SHAPE, format!("queries are {width} wide, expected {heads} heads of {head}"));
-    }
-    if !scale.is_finite() {
-        return err(V_ATTRIBUTE, format!("scale must be finite, found {scale}"));
-    }
-    if window == Some(0) {
-        return err(V_ATTRIBUTE, "a window of 0 positions shows nothing");
     }
     Ok(Type::rows(width))
 }
@@ -338,6 +348,12 @@ fn infer_scale(by: f64, types: &[Type]) -> Result<Type, Mismatch> {
     if !(by as f32).is_finite() {
         return err(V_ATTRIBUTE, format!("by must be a finite f32, found {by}"));
     }
+    Ok(types[0].clone())
+}
+
+fn infer_softcap(cap: f64, types: &[Type]) -> Result<Type, Mismatch> {
+    rows("the input of softcap", &types[0])?;
+    check_cap(cap)?;
     Ok(types[0].clone())
 }
 

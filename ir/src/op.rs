@@ -49,7 +49,8 @@ pub enum Op {
     /// `kv_append ^cache, k: f32[T, H·h], v: f32[T, H·h], pos: i32[T] -> kv`: stores keys and values.
     KvAppend,
     /// `attention q: f32[T, H·h], kv, pos: i32[T] -> f32[T, H·h]`: grouped-query attention, each
-    /// token over positions `0..=pos`, `softmax(q·kᵀ · scale) · v` (GQA, arXiv 2305.13245).
+    /// token over positions `0..=pos`, `softmax(q·kᵀ · scale) · v` (GQA, arXiv 2305.13245); with a cap
+    /// the scores go through `softcap` first.
     Attention {
         /// Query heads, a multiple of the cache's heads.
         heads: u64,
@@ -58,6 +59,8 @@ pub enum Op {
         /// How many positions are seen, the token's own the last; `None` for all (sliding windows:
         /// Longformer, arXiv 2004.05150).
         window: Option<u64>,
+        /// What scores stay below; `None` for scores as they are.
+        cap: Option<f64>,
     },
     /// `add a: f32[T, D], b: f32[T, D] -> f32[T, D]`.
     Add,
@@ -65,6 +68,12 @@ pub enum Op {
     Scale {
         /// The factor.
         by: f64,
+    },
+    /// `softcap x: f32[T, D] -> f32[T, D]`: `cap · tanh(x / cap)` (Gemma 2, arXiv 2408.00118 section
+    /// 2.2).
+    Softcap {
+        /// What magnitudes stay below, more than 0.
+        cap: f64,
     },
     /// `silu_mul` or `gelu_mul gate: f32[T, D], up: f32[T, D] -> f32[T, D]`: `act(gate) * up`
     /// (SwiGLU, GEGLU, arXiv 2002.05202).
@@ -269,6 +278,7 @@ impl Op {
             Op::Attention { .. } => "attention",
             Op::Add => "add",
             Op::Scale { .. } => "scale",
+            Op::Softcap { .. } => "softcap",
             Op::GateMul(gate) => gate.name(),
             Op::Call(_) => "call",
         }

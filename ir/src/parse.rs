@@ -399,9 +399,11 @@ fn operation(op: Word<'_>, attrs: &mut Attrs<'_>) -> Result<Op, ParseError> {
             heads: attrs.integer("heads")?,
             scale: attrs.float("scale")?,
             window: attrs.word("window")?.map(Word::integer).transpose()?,
+            cap: attrs.word("cap")?.map(Word::float).transpose()?,
         },
         "add" => Op::Add,
         "scale" => Op::Scale { by: attrs.float("by")? },
+        "softcap" => Op::Softcap { cap: attrs.float("cap")? },
         name => match Gate::ALL.into_iter().find(|gate| gate.name() == name) {
             Some(gate) => Op::GateMul(gate),
             None => return Err(op.error("an operation of `ir/README.md`")),

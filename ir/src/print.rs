@@ -155,11 +155,13 @@ fn attributes(op: &Op) -> Option<String> {
         Op::FakeQuant { levels, group } => Some(format!("levels = {levels}, group = {group}")),
         Op::Hadamard { size } => Some(format!("size = {size}")),
         Op::Rope(rope) => Some(rope_attributes(rope)),
-        Op::Attention { heads, scale, window } => {
+        Op::Attention { heads, scale, window, cap } => {
             let window = window.map_or_else(String::new, |window| format!(", window = {window}"));
-            Some(format!("heads = {heads}, scale = {scale:?}{window}"))
+            let cap = cap.map_or_else(String::new, |cap| format!(", cap = {cap:?}"));
+            Some(format!("heads = {heads}, scale = {scale:?}{window}{cap}"))
         }
         Op::Scale { by } => Some(format!("by = {by:?}")),
+        Op::Softcap { cap } => Some(format!("cap = {cap:?}")),
         Op::Embed | Op::Linear | Op::KvAppend | Op::Add | Op::GateMul(_) | Op::Call(_) => None,
     }
 }

@@ -55,6 +55,10 @@ pub struct Sample {
     pub embed_scale: Option<f64>,
     /// Positions that every other layer sees, from the first on, with a rotary base of its own.
     pub window: Option<u64>,
+    /// What scores of attention stay below.
+    pub score_cap: Option<f64>,
+    /// What logits stay below.
+    pub logit_cap: Option<f64>,
 }
 
 impl Default for Sample {
@@ -80,6 +84,8 @@ impl Default for Sample {
             sandwich: false,
             embed_scale: None,
             window: None,
+            score_cap: None,
+            logit_cap: None,
         }
     }
 }
@@ -111,6 +117,12 @@ impl Sample {
             kv_heads: 1,
             ..Sample::default()
         }
+    }
+
+    /// A sample of Gemma 2's shape; caps are low, so that they matter.
+    pub fn gemma2() -> Sample {
+        let (score_cap, logit_cap) = (Some(0.75), Some(1.5));
+        Sample { qk_norm: false, kv_heads: 2, score_cap, logit_cap, ..Sample::gemma() }
     }
 
     /// The layers, each with a graph, which calls take in turn.
@@ -216,7 +228,8 @@ impl Sample {
         let v = g.inst(module, "v", Op::Linear, &v)?.into();
         let c = g.inst(module, "c", Op::KvAppend, &[kv, k, v, pos])?.into();
         let scale = 1.0 / (self.head as f64).sqrt();
-        let attention = Op::Attention { heads: self.heads, scale, window: kind.window };
+        let (heads, window, cap) = (self.heads, kind.window, self.score_cap);
+        let attention = Op::Attention { heads, scale, window, cap };
         let a = g.inst(module, "a", attention, &[q, c, pos])?.into();
         let o = g.inst(module, "o", Op::Linear, &[a, bound["wo"]])?.into();
         Ok(add(module, g, bound, [x, o], ["on", "post1", "x1"])?.into())
@@ -289,7 +302,10 @@ impl Sample {
         let x = g.param("x", Type::rows(self.width)).into();
         let h = Op::RmsNorm { eps: EPS, group: None };
         let h = g.inst(module, "h", h, &[x, norm])?.into();
-        let logits = g.inst(module, "logits", Op::Linear, &[h, table])?;
+        let mut logits = g.inst(module, "logits", Op::Linear, &[h, table])?;
+        if let Some(cap) = self.logit_cap {
+            logits = g.inst(module, "capped", Op::Softcap { cap }, &[logits.into()])?;
+        }
         module.add_graph(g.finish(logits));
         Ok(())
     }

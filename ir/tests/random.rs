@@ -23,7 +23,8 @@ fn samples() -> impl Strategy<Value = Sample> {
     let flags = any::<(bool, bool, bool, bool)>();
     let gates = proptest::sample::select(Gate::ALL.to_vec());
     let windows = proptest::option::of(1..20u64);
-    let gemma = (gates, any::<bool>(), proptest::option::of(0.1..9.0f64), windows);
+    let caps = proptest::option::of((0.1..9.0f64, 0.1..90.0f64));
+    let gemma = (gates, any::<bool>(), proptest::option::of(0.1..9.0f64), windows, caps);
     (sizes, heads, layers, dtypes, caches, flags, scalings(), gemma).prop_map(
         |(sizes, heads, layers, dtype, cache, flags, scaling, gemma)| Sample {
             vocab: sizes.0,
@@ -46,6 +47,8 @@ fn samples() -> impl Strategy<Value = Sample> {
             sandwich: gemma.1,
             embed_scale: gemma.2,
             window: gemma.3,
+            score_cap: gemma.4.map(|caps| caps.0),
+            logit_cap: gemma.4.map(|caps| caps.1),
         },
     )
 }

@@ -25,7 +25,7 @@ const SLOT: Slot = Slot {
     positions: POSITIONS,
 };
 const SHAPE: attention::Shape =
-    attention::Shape { slot: SLOT, heads: 9, scale: 0.125, window: None };
+    attention::Shape { slot: SLOT, heads: 9, scale: 0.125, window: None, cap: None };
 
 type Append = extern "sysv64" fn(*const f32, *const f32, *mut u8, *mut u8, u64, u64, u64, u64, u64);
 type QuantRows = extern "sysv64" fn(*const f32, *mut u8, u64, u64, u64, u64);
@@ -48,7 +48,8 @@ fn main() {
     let mut sink = jit::module(&target);
     let mut e = Emitter::new(&target, &mut sink, "b", false);
     let products = Products::ints(&SLOT, |shape| int_panel::define(&mut e, shape));
-    let attention = attention::define(&mut e, "attention", SHAPE, &products.expect("integers"));
+    let attention =
+        attention::define(&mut e, "attention", SHAPE, &products.expect("integers"), None);
     let append = kv_append::define(&mut e, "append", SLOT);
     let quantise = quant_rows::define(&mut e, SLOT.head, RowRange::Group);
     let code = jit::Code::new(sink);

@@ -51,6 +51,12 @@ pub fn exp<'k>(x: Val<'k>) -> Val<'k> {
     (y.cast(I32X4) + exponent).cast(F32X4)
 }
 
+/// `tanh(x)`, four lanes, within 2e-7.
+pub fn tanh<'k>(x: Val<'k>) -> Val<'k> {
+    let one = x.k.f32x4(1.0);
+    one - x.k.f32x4(2.0) / (exp(x + x) + one)
+}
+
 /// `x / (1 + exp(-x))`, four lanes.
 pub fn silu<'k>(x: Val<'k>) -> Val<'k> {
     x / (exp(-x) + 1.0)

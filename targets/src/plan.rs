@@ -18,6 +18,13 @@ pub enum Step {
         /// The other operand of the `add`.
         residual: ValueId,
     },
+    /// `linear` and the `softcap` that alone takes its result.
+    LinearSoftcap {
+        /// Index of the `linear`.
+        linear: usize,
+        /// Index of the `softcap`.
+        softcap: usize,
+    },
     /// `rms_norm` of whole rows, `silu_mul` or `gelu_mul`, and the `quant_rows` that alone takes its result.
     Quantised {
         /// Index of the first.
@@ -97,8 +104,9 @@ pub fn steps(graph: &Graph) -> Vec<Step> {
     let mut taken = vec![false; graph.insts.len()];
     let mut steps = vec![];
     for i in 0..graph.insts.len() {
-        let several = linear_add(graph, i).or_else(|| gated(graph, i));
-        let step = several.or_else(|| quantised(graph, i)).unwrap_or(Step::Inst(i));
+        let several = linear_add(graph, i).or_else(|| linear_softcap(graph, i));
+        let several = several.or_else(|| gated(graph, i)).or_else(|| quantised(graph, i));
+        let step = several.unwrap_or(Step::Inst(i));
         step.insts().into_iter().filter(|inst| *inst != i).for_each(|inst| taken[inst] = true);
         steps.push(step);
     }
@@ -127,6 +135,18 @@ fn linear_add(graph: &Graph, add: usize) -> Option<Step> {
         let plain = graph.insts[linear].op == Op::Linear && graph.insts[linear].args.len() == 2;
         plain.then_some(Step::LinearAdd { linear, add, residual })
     })
+}
+
+/// A `softcap` of a `linear`.
+fn linear_softcap(graph: &Graph, softcap: usize) -> Option<Step> {
+    let (Op::Softcap { .. }, [Arg::Value(product)]) =
+        (&graph.insts[softcap].op, &graph.insts[softcap].args[..])
+    else {
+        return None;
+    };
+    let linear = only_read_once(graph, *product)?;
+    let plain = graph.insts[linear].op == Op::Linear;
+    plain.then_some(Step::LinearSoftcap { linear, softcap })
 }
 
 /// A `quant_rows` of a `silu_mul` or `gelu_mul` of two products of the same quantised rows.
@@ -169,6 +189,7 @@ impl Step {
         match self {
             Step::Inst(i) => vec![i],
             Step::LinearAdd { linear, add, .. } => vec![linear, add],
+            Step::LinearSoftcap { linear, softcap } => vec![linear, softcap],
             Step::Quantised { inst, quant } => vec![inst, quant],
             Step::Gated { gate, up, mul, quant } => vec![gate, up, mul, quant],
         }
@@ -184,6 +205,7 @@ impl Step {
         match self {
             Step::Inst(i) => graph.insts[i].result,
             Step::LinearAdd { add: last, .. }
+            | Step::LinearSoftcap { softcap: last, .. }
             | Step::Quantised { quant: last, .. }
             | Step::Gated { quant: last, .. } => graph.insts[last].result,
         }
@@ -200,6 +222,7 @@ impl Step {
         match self {
             Step::Inst(i) => values(i).collect(),
             Step::LinearAdd { linear, residual, .. } => values(linear).chain([residual]).collect(),
+            Step::LinearSoftcap { linear, .. } => values(linear).collect(),
             Step::Quantised { inst, .. } => values(inst).collect(),
             Step::Gated { gate, .. } => values(gate).collect(),
         }

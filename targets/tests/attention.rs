@@ -10,7 +10,9 @@ use support::Arg::{At, Int};
 use support::{Case, everywhere, floats, noise};
 use targets::kernels::attention::Products;
 use targets::kernels::kv_append::Slot;
-use targets::kernels::{attention, int_panel, kv_append, linear, panel, quant_rows, score};
+use targets::kernels::{
+    attention, elementwise, int_panel, kv_append, linear, panel, quant_rows, score,
+};
 use targets::{Arch, Emitter, Func};
 
 /// Positions that are filled: more than a block of attention, no whole number of panels.
@@ -174,21 +176,25 @@ fn kv_append_stores_each_element_in_its_place() {
 const QUERIES: [(usize, usize); 8] =
     [(0, 1), (0, 5), (30, 4), (31, 1), (250, 13), (255, 2), (256, 1), (330, 1)];
 
-/// KV heads, width of a head, query heads per KV head, and a window.
-const SHAPES: [(u64, u64, u64, Option<u64>); 13] = [
-    (1, 8, 4, None),
-    (2, 16, 1, None),
-    (1, 24, 13, None),
-    (2, 32, 3, None),
-    (3, 64, 3, None),
-    (1, 64, 1, None),
-    (1, 80, 4, None),
-    (2, 128, 3, None),
-    (1, 256, 4, None),
-    (2, 16, 3, Some(1)),
-    (1, 32, 13, Some(5)),
-    (2, 64, 2, Some(70)),
-    (1, 256, 4, Some(300)),
+/// KV heads, width of a head, query heads per KV head, a window, and a cap.
+type Heads = (u64, u64, u64, Option<u64>, Option<f32>);
+
+const SHAPES: [Heads; 15] = [
+    (1, 8, 4, None, None),
+    (2, 16, 1, None, None),
+    (1, 24, 13, None, None),
+    (2, 32, 3, None, None),
+    (3, 64, 3, None, None),
+    (1, 64, 1, None, None),
+    (1, 80, 4, None, None),
+    (2, 128, 3, None, None),
+    (1, 256, 4, None, None),
+    (2, 16, 3, Some(1), None),
+    (1, 32, 13, Some(5), None),
+    (2, 64, 2, Some(70), None),
+    (1, 256, 4, Some(300), None),
+    (1, 64, 3, None, Some(2.0)),
+    (2, 32, 2, Some(70), Some(0.5)),
 ];
 
 /// One shape: fills a cache, then asks for rows in several ways.
@@ -295,7 +301,7 @@ impl Attention {
             }
         }
         // Weights in int8 are off by up to half of 1/127 of the largest in their group, either way.
-        let (scale, ints) = (self.shape.scale, self.shape.slot.int_bits().is_some());
+        let ints = self.shape.slot.int_bits().is_some();
         // Of few positions each weighs more.
         let few = if self.shape.window.is_some() { 2.0 } else { 1.0 };
         let (bound, bound_of_mean) = if ints { (2e-2, few * 1e-3) } else { (3e-6, 3e-7) };
@@ -305,7 +311,7 @@ impl Attention {
                 let q = self.query(h, position);
                 let (keys, values) =
                     (self.seen(index, h, position), self.seen(index + 99, h, position));
-                let expected = attention::reference(&q, &keys, &values, scale);
+                let expected = attention::reference(&self.shape, &q, &keys, &values);
                 for (bits, expected) in bits[h * head..][..head].iter().zip(expected) {
                     let off = (f32::from_bits(*bits) - expected).abs();
                     assert!(off < bound, "{cpu} {:?} at {position}: {off}", self.shape);
@@ -321,11 +327,12 @@ impl Attention {
 #[test]
 fn attention_is_softmax_of_scores_however_it_is_cut() {
     let shapes = [DType::F32, DType::F16, ints(8), ints(4)].into_iter().flat_map(|dtype| {
-        SHAPES.map(|(kv_heads, head, group, window)| attention::Shape {
+        SHAPES.map(|(kv_heads, head, group, window, cap)| attention::Shape {
             slot: slot(dtype, kv_heads, head),
             heads: kv_heads * group,
             scale: 1.0 / (head as f32).sqrt(),
             window,
+            cap,
         })
     });
     let shapes = shapes.filter(|s| s.slot.int_bits().is_none() || s.slot.head.is_multiple_of(16));
@@ -336,6 +343,7 @@ fn attention_is_softmax_of_scores_however_it_is_cut() {
         let mut panels = std::collections::HashMap::new();
         let mut int_panels = std::collections::HashMap::new();
         let mut quants = std::collections::HashMap::new();
+        let softcap = elementwise::define_softcap(e);
         for (i, one) in all.iter().enumerate() {
             let slot = one.shape.slot;
             let ints = Products::ints(&slot, |shape| {
@@ -351,7 +359,8 @@ fn attention_is_softmax_of_scores_however_it_is_cut() {
                 Products::floats(&floats(keys), &floats(values))
             });
             functions.push(kv_append::define(e, &format!("append_{i}"), slot));
-            functions.push(attention::define(e, &format!("attention_{i}"), one.shape, &products));
+            let (name, softcap) = (format!("attention_{i}"), one.shape.cap.map(|_| &softcap));
+            functions.push(attention::define(e, &name, one.shape, &products, softcap));
             let group = slot.head.next_multiple_of(16);
             let quant = quants
                 .entry(group)
@@ -368,7 +377,16 @@ fn attention_is_softmax_of_scores_however_it_is_cut() {
     });
 }
 
-const VOCABS: [usize; 5] = [5, 77, 128, 129, 1000];
+/// Rows of a head, and a cap of its logits.
+const HEADS: [(usize, Option<f64>); 7] = [
+    (5, None),
+    (77, None),
+    (128, None),
+    (129, None),
+    (1000, None),
+    (77, Some(1.5)),
+    (1000, Some(30.0)),
+];
 const WIDTH: usize = 24;
 const ROWS: usize = 6;
 
@@ -401,12 +419,18 @@ fn score_case(index: usize, vocab: usize) -> (Case, usize, Vec<i32>) {
 }
 
 /// The log-probability of a target, in f64.
-fn log_probability(index: usize, vocab: usize, row: usize, target: usize) -> f64 {
+fn log_probability(
+    index: usize,
+    (vocab, cap): (usize, Option<f64>),
+    row: usize,
+    target: usize,
+) -> f64 {
     let w = noise(index, vocab.next_multiple_of(32) * WIDTH);
     let x = noise(index + 9, ROWS * WIDTH);
     let logit = |r: usize| -> f64 {
         let weight = |k: usize| f64::from(w[(r / 32 * WIDTH + k) * 32 + r % 32]);
-        (0..WIDTH).map(|k| weight(k) * f64::from(x[row * WIDTH + k])).sum()
+        let logit = (0..WIDTH).map(|k| weight(k) * f64::from(x[row * WIDTH + k])).sum();
+        cap.map_or(logit, |cap| cap * (logit / cap).tanh())
     };
     let sum: f64 = (0..vocab).map(|r| logit(r).exp()).sum();
     logit(target) - sum.ln()
@@ -414,18 +438,20 @@ fn log_probability(index: usize, vocab: usize, row: usize, target: usize) -> f64
 
 #[test]
 fn score_is_log_softmax_of_the_targets() {
-    for (i, vocab) in VOCABS.into_iter().enumerate() {
+    for (i, (vocab, cap)) in HEADS.into_iter().enumerate() {
         let define = |e: &mut Emitter| -> Vec<Func> {
             let panel = panel::define(e, DType::F32, panel::PANEL_ROWS);
             let linear = linear::define(e, &linear::Panels::floats(&panel));
-            let pieces = score::define_pieces(e, &linear, vocab as u64);
+            let softcap = elementwise::define_softcap(e);
+            let cap = cap.map(|cap| (&softcap, cap));
+            let pieces = score::define_pieces(e, &linear, cap, vocab as u64);
             vec![pieces, score::define_merge(e, vocab as u64)]
         };
         let (case, out, targets) = score_case(i, vocab);
         everywhere(&define, &[case], &|target, found| {
             let scores = floats(&found[0], out, ROWS);
             for (row, (found, token)) in scores.iter().zip(&targets).enumerate() {
-                let expected = log_probability(i, vocab, row, *token as usize);
+                let expected = log_probability(i, (vocab, cap), row, *token as usize);
                 let off = (f64::from(*found) - expected).abs();
                 assert!(off < 2e-6, "{} {vocab}: {off}", target.cpu);
             }

@@ -85,6 +85,33 @@ fn scale_multiplies_its_columns() {
 }
 
 #[test]
+fn softcap_is_a_hyperbolic_tangent_of_its_columns() {
+    let define = |e: &mut Emitter| vec![elementwise::define_softcap(e)];
+    let (rows, stride, by, cap) = (3, 24, 0.125f32, 30.0f32);
+    let mut case = Case::default();
+    let x: Vec<f32> = noise(1, rows * stride).iter().map(|x| (x * 12.0).powi(3)).collect();
+    let (x_at, y) = (case.floats(&x), case.room(rows * stride));
+    let (count, bytes) = (Int(rows as i64), Int(stride as i64 * 4));
+    let bits = [by, cap].map(|x| Int(x.to_bits().into()));
+    let args = [At(x_at), At(y), count, bytes, Int(16), Int(80), bits[0], bits[1]];
+    case.call(0, &args);
+    everywhere(&define, &[case.clone()], &|target, found| {
+        assert!(case.only_changes(&found[0], &[(y, rows * stride * 4)]));
+        let part = |memory| floats(memory, y, rows * stride);
+        let (before, after) = (part(&case.memory), part(&found[0]));
+        for (i, x) in x.iter().enumerate() {
+            if !(4..20).contains(&(i % stride)) {
+                assert_eq!(after[i].to_bits(), before[i].to_bits(), "element {i}");
+                continue;
+            }
+            let expected = f64::from(cap) * f64::from(x * by).tanh();
+            let off = (f64::from(after[i]) - expected).abs();
+            assert!(off <= 2e-7 * f64::from(cap), "{} {x}: {off}", target.cpu);
+        }
+    });
+}
+
+#[test]
 fn rms_norm_is_near_its_formula_for_every_width() {
     let widths = [(1, 1), (3, 3), (4, 4), (6, 6), (16, 16), (36, 36), (172, 172), (576, 576)];
     let groups = [(64, 16), (96, 8), (192, 64), (20, 5)];

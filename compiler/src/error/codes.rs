@@ -68,15 +68,14 @@ pub const CODES: &[Code] = &[
     compile(
         "IG0201",
         "The architecture is not supported. Compiled are decoder-only transformers: \
-         LlamaForCausalLM, MistralForCausalLM without a sliding window, MobileLLMForCausalLM, \
-         Qwen2ForCausalLM, Qwen3ForCausalLM, GemmaForCausalLM and Gemma3ForCausalLM; in GGUF the \
-         architectures llama, qwen2, qwen3, gemma and gemma3.",
+         LlamaForCausalLM, MistralForCausalLM, MobileLLMForCausalLM, Qwen2ForCausalLM, \
+         Qwen3ForCausalLM, GemmaForCausalLM, Gemma2ForCausalLM and Gemma3ForCausalLM; in GGUF the \
+         architectures llama, qwen2, qwen3, gemma, gemma2 and gemma3.",
     ),
     compile(
         "IG0202",
         "The architecture is supported, but the configuration uses a feature of it that is not, \
-         such as a sliding window, YaRN, another activation than SiLU, or a quantised checkpoint \
-         of another tool. Compiling without the feature would change the model's output, so it is \
+         such as YaRN, another activation than SiLU, or a quantised checkpoint of another tool. Compiling without the feature would change the model's output, so it is \
          refused.",
     ),
     compile(

@@ -6,14 +6,16 @@
 mod gemma;
 pub mod gguf;
 pub mod hf;
+mod local;
 mod refuse;
 mod rope;
 
 use super::json::Keys;
 use crate::Error;
 use crate::tokenizer::Ids;
-use gemma::Local;
+use gemma::Caps;
 use ir::{Gate, Rope};
+use local::Local;
 use serde_json::Value;
 
 /// The architectures that are compiled; they differ in biases, norms and defaults.
@@ -21,7 +23,7 @@ use serde_json::Value;
 pub enum Family {
     /// Llama 1 to 3 and everything saved as one of them.
     Llama,
-    /// Mistral without a sliding window: a Llama.
+    /// Mistral: a Llama whose layers may see a window only (arXiv 2310.06825).
     Mistral,
     /// MobileLLM: a Llama whose blocks may run twice (arXiv 2402.14905).
     MobileLlm,
@@ -31,15 +33,27 @@ pub enum Family {
     Qwen3,
     /// Gemma: embeddings are scaled, gates are GELU.
     Gemma,
-    /// Gemma 3: that, norms of heads and of what sub-layers add, layers that see a window only
-    /// (arXiv 2503.19786).
+    /// Gemma 2: that, norms of what sub-layers add, layers that see a window only, caps on scores and
+    /// logits (arXiv 2408.00118).
+    Gemma2,
+    /// Gemma 3: as Gemma 2, with norms of heads instead of caps (arXiv 2503.19786).
     Gemma3,
 }
 
 impl Family {
     /// Whether it is one of the Gemmas.
     pub fn is_gemma(self) -> bool {
-        matches!(self, Family::Gemma | Family::Gemma3)
+        matches!(self, Family::Gemma | Family::Gemma2 | Family::Gemma3)
+    }
+
+    /// Whether what sub-layers add is normed.
+    fn has_sandwich(self) -> bool {
+        matches!(self, Family::Gemma2 | Family::Gemma3)
+    }
+
+    /// Whether scores and logits may have caps.
+    fn has_caps(self) -> bool {
+        matches!(self, Family::Gemma2 | Family::Gemma3)
     }
 }
 
@@ -88,6 +102,8 @@ pub struct Config {
     pub embed_scale: Option<f64>,
     /// Factor on the scores of attention.
     pub score_scale: f64,
+    /// What scores and logits stay below, if anything.
+    pub caps: Caps,
     /// Layers that see a window only, if there are any.
     pub local: Option<Local>,
     /// Beginning-of-sequence token.

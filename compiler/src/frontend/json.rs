@@ -87,11 +87,19 @@ impl<'a> Keys<'a> {
 
     /// The value of a key; null is absent.
     pub fn get(&self, key: &str) -> Option<&'a Value> {
-        let value = match self.prefixed {
+        self.raw(key).filter(|value| !value.is_null())
+    }
+
+    /// Whether the key is there and says null.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.raw(key).is_some_and(Value::is_null)
+    }
+
+    fn raw(&self, key: &str) -> Option<&'a Value> {
+        match self.prefixed {
             true => self.object.get(&format!("{}{key}", self.prefix)),
             false => self.object.get(key),
-        };
-        value.filter(|value| !value.is_null())
+        }
     }
 
     /// `error`, placed at a key of this object.

@@ -182,7 +182,7 @@ fn attention(
     let kr = l.inst("kr", rope, &[k.into(), pos.into()]);
     let c = l.inst("c", Op::KvAppend, &[kv, kr.into(), v.into(), pos.into()]);
     let (heads, scale, window) = (config.heads, config.score_scale, kind.window);
-    let attention = Op::Attention { heads, scale, window };
+    let attention = Op::Attention { heads, scale, window, cap: config.caps.scores };
     let a = l.inst("a", attention, &[qr.into(), c.into(), pos.into()]);
     linear(l, w, "o", a, "wo", "bo")
 }
@@ -224,6 +224,9 @@ fn head(config: &Config, module: &Module) -> Graph {
     let norm = l.weight("norm");
     let n = l.inst("n", rms_norm(config, None), &[x.into(), norm]);
     let table = l.weight(if config.tied { "embed" } else { "head" });
-    let logits = l.inst("logits", Op::Linear, &[n.into(), table]);
+    let mut logits = l.inst("logits", Op::Linear, &[n.into(), table]);
+    if let Some(cap) = config.caps.logits {
+        logits = l.inst("capped", Op::Softcap { cap }, &[logits.into()]);
+    }
     l.builder.finish(logits)
 }

@@ -1,6 +1,6 @@
 //! Each architecture's IR against golden text. `BLESS=1` rewrites the golden files.
 
-use super::support::{Files, Gguf, Kv, config, config_with, gemma3};
+use super::support::{Files, Gguf, Kv, config, config_with, gemma2, gemma3};
 use ingot::frontend::Checkpoint;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -74,6 +74,27 @@ fn gemma() {
 }
 
 #[test]
+fn gemma2_caps_scores_and_logits() {
+    check("gemma2", &Files::model(&gemma2()).open().unwrap());
+}
+
+#[test]
+fn caps_are_read_and_null_is_none() {
+    let mut config = gemma2();
+    let usual = module(&config).to_string();
+    let with = |scores: &str| ir::parse(&usual.replace(", cap = 50.0", scores)).unwrap();
+    config["attn_logit_softcapping"] = json!(20.0);
+    assert_eq!(module(&config), with(", cap = 20.0"));
+    config["attn_logit_softcapping"] = json!(null);
+    assert_eq!(module(&config), with(""));
+    config["final_logit_softcapping"] = json!(null);
+    assert!(!module(&config).to_string().contains("cap"));
+    let mut config = gemma3();
+    config["final_logit_softcapping"] = json!(30.0);
+    assert!(module(&config).to_string().contains("softcap"));
+}
+
+#[test]
 fn gemma3_has_two_kinds_of_layers() {
     check("gemma3", &Files::model(&gemma3()).open().unwrap());
 }
@@ -111,6 +132,31 @@ fn every_spelling_of_kinds_of_layers_is_read() {
     assert_eq!(module(&new), ir::parse(&without).unwrap());
 }
 
+/// What layers of a model see.
+fn windows(config: &Value) -> String {
+    let checkpoint = Files::model(config).open().unwrap();
+    let local = checkpoint.config.local.expect("some see a window");
+    let seen = |local_layer: &bool| match (local_layer, local.window) {
+        (true, Some(window)) => window.to_string(),
+        _ => "all".into(),
+    };
+    local.layers.iter().map(seen).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn windows_of_other_families() {
+    let mistral = config_with("MistralForCausalLM", json!({"sliding_window": 32}));
+    assert_eq!(windows(&mistral), "32 32");
+    check("mistral-window", &Files::model(&mistral).open().unwrap());
+    let old = json!({"use_sliding_window": true, "sliding_window": 16, "max_window_layers": 1});
+    assert_eq!(windows(&config_with("Qwen2ForCausalLM", old)), "all 16");
+    let new = json!({"sliding_window": 16, "layer_types": ["full_attention", "sliding_attention"]});
+    assert_eq!(windows(&config_with("Qwen3ForCausalLM", new)), "all 16");
+    let mut gguf = Gguf::model("llama");
+    gguf.set("llama.attention.sliding_window", Kv::U32(32));
+    assert_eq!(gguf.open().unwrap().module.graphs, module(&mistral).graphs);
+}
+
 #[test]
 fn mistral_without_a_window_is_a_llama() {
     let changes = json!({"sliding_window": null, "architectures": ["MistralForCausalLM"]});
@@ -127,6 +173,7 @@ fn gguf_and_hugging_face_give_the_same_graphs() {
         ("qwen2", "Qwen2ForCausalLM"),
         ("qwen3", "Qwen3ForCausalLM"),
         ("gemma", "GemmaForCausalLM"),
+        ("gemma2", "Gemma2ForCausalLM"),
         ("gemma3", "Gemma3ForCausalLM"),
     ] {
         let gguf = Gguf::model(arch).open().unwrap();
@@ -134,6 +181,7 @@ fn gguf_and_hugging_face_give_the_same_graphs() {
         if class.starts_with("Gemma") {
             config["hidden_activation"] = json!("gelu_pytorch_tanh");
             config["sliding_window"] = json!(24);
+            config["query_pre_attn_scalar"] = json!(8);
         }
         let hf = Files::model(&config).open().unwrap();
         ir::verify(&gguf.module).unwrap();

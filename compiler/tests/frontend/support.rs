@@ -58,6 +58,15 @@ pub fn gemma3() -> Value {
     config_with("Gemma3ForCausalLM", changes)
 }
 
+/// `config` of Gemma 2: every other layer sees a window of 24.
+pub fn gemma2() -> Value {
+    let changes = json!({
+        "hidden_activation": "gelu_pytorch_tanh", "model_type": "gemma2",
+        "tie_word_embeddings": null, "query_pre_attn_scalar": 16, "sliding_window": 24,
+    });
+    config_with("Gemma2ForCausalLM", changes)
+}
+
 /// `config` with some keys replaced.
 pub fn config_with(class: &str, changes: Value) -> Value {
     let mut config = config(class);
@@ -81,7 +90,7 @@ pub fn hf_tensors(config: &Value) -> Vec<Blob> {
         };
         add("input_layernorm.weight", &[16]);
         add("post_attention_layernorm.weight", &[16]);
-        if class == "Gemma3ForCausalLM" {
+        if ["Gemma2ForCausalLM", "Gemma3ForCausalLM"].contains(&class) {
             add("pre_feedforward_layernorm.weight", &[16]);
             add("post_feedforward_layernorm.weight", &[16]);
         }
@@ -264,8 +273,8 @@ impl Gguf {
         }
         gguf.set(&format!("{arch}.attention.layer_norm_rms_epsilon"), Kv::F32(1e-5));
         gguf.set(&format!("{arch}.rope.freq_base"), Kv::F32(10000.0));
-        if arch == "gemma3" {
-            gguf.set("gemma3.attention.sliding_window", Kv::U32(24));
+        if ["gemma2", "gemma3"].contains(&arch) {
+            gguf.set(&format!("{arch}.attention.sliding_window"), Kv::U32(24));
         }
         gguf.set("tokenizer.ggml.bos_token_id", Kv::U32(1));
         gguf.set("tokenizer.ggml.eos_token_id", Kv::U32(2));
@@ -354,6 +363,7 @@ fn gguf_tensors(arch: &str) -> Vec<Blob> {
         "qwen2" => "Qwen2ForCausalLM",
         "qwen3" => "Qwen3ForCausalLM",
         "gemma" => "GemmaForCausalLM",
+        "gemma2" => "Gemma2ForCausalLM",
         "gemma3" => "Gemma3ForCausalLM",
         _ => "LlamaForCausalLM",
     };
@@ -363,7 +373,8 @@ fn gguf_tensors(arch: &str) -> Vec<Blob> {
         if rotated && arch == "llama" {
             permute(blob);
         }
-        let after_attention = if arch == "gemma3" { "post_attention_norm" } else { "ffn_norm" };
+        let sandwich = ["gemma2", "gemma3"].contains(&arch);
+        let after_attention = if sandwich { "post_attention_norm" } else { "ffn_norm" };
         for (from, to) in NAMES.iter().chain([&("post_attention_layernorm", after_attention)]) {
             blob.name = blob.name.replace(from, to);
         }

@@ -75,6 +75,15 @@ pub(super) fn scale(x: &[f32], by: f64) -> Vec<f32> {
     x.iter().map(|&x| (f64::from(x) * by) as f32).collect()
 }
 
+/// `softcap`.
+pub(super) fn softcap(x: &[f32], cap: f64) -> Vec<f32> {
+    x.iter().map(|&x| capped(f64::from(x), cap) as f32).collect()
+}
+
+fn capped(x: f64, cap: f64) -> f64 {
+    cap * (x / cap).tanh()
+}
+
 /// `embed`.
 pub(super) fn embed(tokens: &[i32], table: &Tensor) -> Vec<f32> {
     let width = table.dims[1] as usize;
@@ -183,16 +192,30 @@ impl KvHead<'_> {
     }
 }
 
+/// What becomes of `q·kᵀ` before the softmax.
+#[derive(Clone, Copy)]
+pub(super) struct Scores {
+    pub scale: f64,
+    pub cap: Option<f64>,
+}
+
+impl Scores {
+    fn of(self, dot: f64) -> f64 {
+        let score = dot * self.scale;
+        self.cap.map_or(score, |cap| capped(score, cap))
+    }
+}
+
 /// `softmax(q·kᵀ · scale) · v` of one query over positions `seen`.
 pub(super) fn attend(
     query: &[f32],
     kv: &KvHead<'_>,
     seen: Range<usize>,
-    scale: f64,
+    scores: Scores,
     out: &mut [f32],
 ) {
     let score = |p| match seen.contains(&p) {
-        true => dot(query, kv.of(&kv.slot.keys, p)) * scale,
+        true => scores.of(dot(query, kv.of(&kv.slot.keys, p))),
         false => f64::NEG_INFINITY,
     };
     let scores: Vec<f64> = (0..seen.end).map(score).collect();

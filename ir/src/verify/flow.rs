@@ -171,6 +171,7 @@ fn uses(op: &Op, args: &[Arg], graphs: &[Graph], earlier: &[Roles]) -> Vec<(Valu
         | Op::Hadamard { .. }
         | Op::Add
         | Op::Scale { .. }
+        | Op::Softcap { .. }
         | Op::GateMul(_) => vec![],
     }
 }

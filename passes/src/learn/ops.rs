@@ -117,6 +117,28 @@ pub(super) fn scale(x: &[f32], by: f64) -> Vec<f32> {
     x.iter().map(|x| x * by as f32).collect()
 }
 
+/// `softcap` of one number.
+fn capped(x: f32, cap: f64) -> f32 {
+    let cap = cap as f32;
+    cap * (x / cap).tanh()
+}
+
+/// Its slope where it is `y`.
+fn slope_of_capped(y: f32, cap: f64) -> f32 {
+    let share = y / cap as f32;
+    1.0 - share * share
+}
+
+/// `softcap`.
+pub(super) fn softcap(x: &[f32], cap: f64) -> Vec<f32> {
+    x.iter().map(|&x| capped(x, cap)).collect()
+}
+
+/// Of `softcap`, by what it gave.
+pub(super) fn softcap_back(y: &[f32], cap: f64, dy: &[f32]) -> Vec<f32> {
+    y.iter().zip(dy).map(|(&y, dy)| dy * slope_of_capped(y, cap)).collect()
+}
+
 /// `rope` of rows at positions 0, 1, …; `back` turns the other way, which is its gradient.
 pub(super) fn rope(x: &[f32], width: usize, rope: &Rope, back: bool) -> Vec<f32> {
     let frequencies = rope.frequencies();
@@ -148,6 +170,8 @@ pub(super) struct Attention {
     pub kv_heads: usize,
     pub head: usize,
     pub scale: f32,
+    /// What scores stay below.
+    pub cap: Option<f64>,
     /// Positions that are seen, the own one the last.
     pub window: usize,
 }
@@ -157,14 +181,24 @@ impl Attention {
         view(rows, heads * self.head).subcols(at * self.head, self.head)
     }
 
-    /// Shares of one query head, `[T][T]`.
-    fn shares(&self, q: &[f32], k: &[f32], at: usize) -> Vec<f32> {
+    /// Scores of one query head, `[T][T]`.
+    fn scores(&self, q: &[f32], k: &[f32], at: usize) -> Vec<f32> {
         let kv = at / (self.heads / self.kv_heads);
         let (q, k) = (self.columns(q, self.heads, at), self.columns(k, self.kv_heads, kv));
         let count = q.nrows();
         let mut scores = vec![0f32; count * count];
         let out = MatMut::from_row_major_slice_mut(&mut scores, count, count);
         matmul(out, Accum::Replace, q, k.transpose(), self.scale, Par::Seq);
+        if let Some(cap) = self.cap {
+            scores.iter_mut().for_each(|score| *score = capped(*score, cap));
+        }
+        scores
+    }
+
+    /// Shares of one query head, `[T][T]`.
+    fn shares(&self, q: &[f32], k: &[f32], at: usize) -> Vec<f32> {
+        let mut scores = self.scores(q, k, at);
+        let count = scores.len().isqrt();
         for (t, row) in scores.chunks_mut(count).enumerate() {
             let (seen, later) = row.split_at_mut(t + 1);
             let (before, seen) = seen.split_at_mut((t + 1).saturating_sub(self.window));
@@ -216,6 +250,11 @@ impl Attention {
                     let dot: f32 = slope.iter().zip(shares).map(|(d, p)| d * p).sum();
                     let one = |(d, p): (&mut f32, &f32)| *d = p * (*d - dot) * self.scale;
                     slope.iter_mut().zip(shares).for_each(one);
+                }
+                if let Some(cap) = self.cap {
+                    let scores = self.scores(q, k, at);
+                    let one = |(d, score): (&mut f32, f32)| *d *= slope_of_capped(score, cap);
+                    slope.iter_mut().zip(scores).for_each(one);
                 }
                 let slope = view(&slope, count);
                 dq.push(product(slope, key));
@@ -305,6 +344,7 @@ mod tests {
             check(&x, &dy, &gate, |x| gate_mul(kind, x, &y));
             check(&y, &dy, &up, |y| gate_mul(kind, &x, y));
         }
+        check(&x, &dy, &softcap_back(&softcap(&x, 0.7), 0.7, &dy), |x| softcap(x, 0.7));
         let turn = Rope { head: 4, theta: 100.0, scaling: RopeScaling::None };
         check(&x, &dy, &rope(&dy, 8, &turn, true), |x| rope(x, 8, &turn, false));
         let (_, slope) = divergence(&x, &y, 8);
@@ -313,8 +353,8 @@ mod tests {
 
     #[test]
     fn gradients_of_attention_are_differences() {
-        for window in [2, usize::MAX] {
-            let shape = Attention { heads: 4, kv_heads: 2, head: 4, scale: 0.5, window };
+        for (window, cap) in [(2, None), (usize::MAX, None), (3, Some(0.5))] {
+            let shape = Attention { heads: 4, kv_heads: 2, head: 4, scale: 0.5, window, cap };
             let (q, k, v, dy) = (noise(1, 80), noise(2, 40), noise(3, 40), noise(4, 80));
             let [dq, dk, dv] = shape.back(&q, &k, &v, &dy);
             check(&q, &dy, &dq, |q| shape.run(q, &k, &v));

@@ -1,7 +1,8 @@
 //! A module run on one conversation in f32, every value kept, and the way back to the rotations.
 
 use super::ops::{
-    Attention, add, gate_mul, gate_mul_back, product, rms_norm, rms_norm_back, rope, scale, view,
+    Attention, add, gate_mul, gate_mul_back, product, rms_norm, rms_norm_back, rope, scale,
+    softcap, softcap_back, view,
 };
 use super::weights::{Weights, ends, mean_price};
 use ir::hadamard::Hadamard;
@@ -158,13 +159,14 @@ impl<'m> Tape<'m> {
                 sum
             }
             Op::Scale { by } => scale(frame.rows(args[0]), *by),
+            Op::Softcap { cap } => softcap(frame.rows(args[0]), *cap),
             Op::GateMul(gate) => gate_mul(*gate, frame.rows(args[0]), frame.rows(args[1])),
             Op::Call(_) => unreachable!("calls are run by `graph`"),
         })
     }
 
     fn attention(&self, graph: &Graph, inst: &ir::Inst) -> Attention {
-        let Op::Attention { heads, scale, window } = inst.op else {
+        let Op::Attention { heads, scale, window, cap } = inst.op else {
             unreachable!("asked for attention")
         };
         let Type::Kv { heads: kv_heads, head, .. } = graph.arg_type(self.module, inst.args[1])
@@ -173,7 +175,7 @@ impl<'m> Tape<'m> {
         };
         let [heads, kv_heads, head] = [heads, kv_heads, head].map(|n| n as usize);
         let window = window.map_or(usize::MAX, |window| window as usize);
-        Attention { heads, kv_heads, head, scale: scale as f32, window }
+        Attention { heads, kv_heads, head, scale: scale as f32, cap, window }
     }
 
     /// Gradients by the value parameters of a graph.
@@ -263,6 +265,9 @@ impl<'m> Tape<'m> {
             }
             Op::Add => vec![rows(dy.clone()), rows(dy)],
             Op::Scale { by } => vec![rows(scale(&dy, *by))],
+            Op::Softcap { cap } => {
+                vec![rows(softcap_back(frame.rows(Arg::Value(inst.result)), *cap, &dy))]
+            }
             Op::GateMul(kind) => {
                 let (gate, up) = (frame.rows(args[0]), frame.rows(args[1]));
                 let (gate, up) = gate_mul_back(*kind, gate, up, &dy);

@@ -40,6 +40,7 @@ pub(super) struct Kernels {
     pub(super) private_bytes: u64,
     pub(super) gate_mul: HashMap<Gate, Func>,
     pub(super) scale: Option<Func>,
+    pub(super) softcap: Option<Func>,
     pub(super) add: Func,
     pub(super) barrier: Func,
     /// Private memory that products want, at its start.
@@ -108,6 +109,7 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
         private_bytes: 0,
         gate_mul: HashMap::new(),
         scale: None,
+        softcap: None,
         add: elementwise::define_add(e),
         barrier: define_barrier(e),
         room_bytes: 0,
@@ -125,6 +127,10 @@ pub(super) fn define_kernels(e: &mut Emitter, inputs: &Inputs, scratch: &mut u64
                     Op::Linear => kernels.need_linear(e, operands(i), columns(i)),
                     ref op => kernels.need(e, inputs, op, &types(i), scratch),
                 },
+                Step::LinearSoftcap { linear, softcap } => {
+                    kernels.need_linear(e, operands(linear), columns(linear));
+                    kernels.need(e, inputs, &graph.insts[softcap].op, &types(softcap), scratch);
+                }
                 Step::Quantised { inst, quant } => {
                     let group = group_of(&graph.insts[quant].op);
                     kernels.need_quantised(e, &graph.insts[inst].op, &types(inst), group);
@@ -254,6 +260,9 @@ impl Kernels {
             Op::Scale { .. } => {
                 self.scale.get_or_insert_with(|| elementwise::define_scale(e));
             }
+            Op::Softcap { .. } => {
+                self.need_softcap(e);
+            }
             Op::GateMul(gate) => {
                 let made = self.gate_mul.entry(*gate);
                 made.or_insert_with(|| elementwise::define_gate_mul(e, *gate));
@@ -271,9 +280,14 @@ impl Kernels {
         }
         let products = self.products(e, &slot);
         let name = format!("attention_{}", self.attention.len());
-        let f = attention::define(e, &name, shape, &products);
+        let softcap = shape.cap.map(|_| self.need_softcap(e));
+        let f = attention::define(e, &name, shape, &products, softcap);
         self.private_bytes = self.private_bytes.max(shape.private_bytes(&e.target.facts));
         self.attention.push((shape, f));
+    }
+
+    fn need_softcap(&mut self, e: &mut Emitter) -> &Func {
+        self.softcap.get_or_insert_with(|| elementwise::define_softcap(e))
     }
 
     /// Emits the kernel of an operation together with `quant_rows`, unless it is there already.
@@ -332,10 +346,10 @@ impl Kernels {
 }
 
 pub(super) fn attention_shape(op: &Op, slot: Slot) -> attention::Shape {
-    let Op::Attention { heads, scale, window } = *op else { unreachable!("attention only") };
+    let Op::Attention { heads, scale, window, cap } = *op else { unreachable!("attention only") };
     // One that holds all positions hides none.
     let window = window.filter(|window| *window < slot.positions);
-    attention::Shape { slot, heads, scale: scale as f32, window }
+    attention::Shape { slot, heads, scale: scale as f32, window, cap: cap.map(|cap| cap as f32) }
 }
 
 pub(super) fn rms_norm_shape(eps: f64, group: Option<u64>, types: &[Type]) -> rms_norm::Shape {

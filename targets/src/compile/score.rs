@@ -1,6 +1,7 @@
 //! `score`: `@head` over many rows, its last `linear` taken piece by piece.
 
 use super::CompileError;
+use super::steps::cap_of;
 use super::writer::{Scope, Writer};
 use crate::builder::Func;
 use crate::emit::{Emitter, Tuning};
@@ -23,16 +24,20 @@ pub(super) fn define_score(
     if w.inputs.observer.is_some_and(|o| o.watches(head)) {
         return Ok(define_observed(e, w, scratch));
     }
-    let last = w.plan.steps.last().copied();
-    let (Some(Step::Inst(index)), true) = (last, w.params_are_rows()) else {
-        return Err(CompileError { what: "@head must end in a linear".into() });
+    let (index, cap) = match w.plan.steps.last() {
+        Some(&Step::Inst(index)) => (index, None),
+        Some(&Step::LinearSoftcap { linear, softcap }) => (linear, Some(softcap)),
+        _ => return Err(unfit()),
     };
     let inst = &w.graph.insts[index];
-    if inst.op != Op::Linear || inst.args.len() != 2 || inst.result != w.graph.result {
-        return Err(CompileError { what: "@head must end in a linear without bias".into() });
+    let last = cap.map_or(inst, |softcap| &w.graph.insts[softcap]);
+    let plain = inst.op == Op::Linear && inst.args.len() == 2;
+    if !plain || last.result != w.graph.result || !w.params_are_rows() {
+        return Err(unfit());
     }
     let product = w.product(index);
-    let pieces = score::define_pieces(e, product.kernel, module.meta.vocab);
+    let cap = cap.map(|_| (w.softcap(), cap_of(&last.op)));
+    let pieces = score::define_pieces(e, product.kernel, cap, module.meta.vocab);
     let merge = score::define_merge(e, module.meta.vocab);
     let chosen = *scratch;
     let partial = (chosen + 4 * w.inputs.chunk).next_multiple_of(64);
@@ -73,6 +78,10 @@ pub(super) fn define_score(
         k.ret(&[]);
     });
     Ok(f)
+}
+
+fn unfit() -> CompileError {
+    CompileError { what: "@head must end in a linear without bias, or a softcap of one".into() }
 }
 
 /// `score` for who watches values of `@head`: the head of every row, logits and all; leaves no

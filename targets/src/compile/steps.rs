@@ -3,6 +3,7 @@
 use super::kernels::{Operands, attention_shape, gate_of, group_of, rms_norm_shape, slot};
 use super::writer::{Scope, Writer};
 use crate::builder::Func;
+use crate::kernels::elementwise::softcap_bits;
 use crate::kernels::{fake_quant, int_panel, kv_append, panel};
 use crate::pack::padded_rows;
 use crate::plan::{row_bytes, row_stride};
@@ -17,6 +18,12 @@ pub(super) struct Product<'k> {
     pub(super) rows: u64,
     pub(super) steps: u64,
     pub(super) x_stride: u64,
+}
+
+/// The cap of a `softcap`.
+pub(super) fn cap_of(op: &Op) -> f64 {
+    let Op::Softcap { cap } = *op else { unreachable!("the plan names a softcap") };
+    cap
 }
 
 impl Writer<'_> {
@@ -47,6 +54,24 @@ impl Writer<'_> {
             s.record.load(I64, worker::PRIVATE),
         ];
         k.call(product.kernel, &args);
+    }
+
+    /// `linear`, and of the columns that this worker has made `softcap`.
+    pub(super) fn linear_softcap(&self, s: &Scope, linear: usize, softcap: usize) {
+        let (k, result) = (s.k, self.graph.insts[softcap].result);
+        self.linear(s, linear, result, None);
+        let rows = self.product(linear).rows;
+        let panel = 4 * panel::PANEL_ROWS as i64;
+        let (first, end) = share(s.record, k.i64((padded_rows(rows) / panel::PANEL_ROWS) as i64));
+        let (y, stride) = (self.at(s, result), k.i64(row_stride(rows) as i64));
+        let cap = cap_of(&self.graph.insts[softcap].op);
+        let [by, cap] = softcap_bits(k, 1.0 / cap, cap);
+        let args = [y, y, s.rows, stride, first * panel, end * panel, by, cap];
+        k.call(self.softcap(), &args);
+    }
+
+    pub(super) fn softcap(&self) -> &Func {
+        self.kernels.softcap.as_ref().expect("kernels were collected")
     }
 
     /// What a `linear` multiplies, and with which kernel.
@@ -195,6 +220,11 @@ impl Writer<'_> {
                 let f = self.kernels.scale.as_ref().expect("kernels were collected");
                 let by = s.k.i64((*by as f32).to_bits().into());
                 s.k.call(f, &[a, y, s.rows, stride, first, end, by]);
+                return;
+            }
+            Op::Softcap { cap } => {
+                let [by, cap] = softcap_bits(s.k, 1.0 / cap, *cap);
+                s.k.call(self.softcap(), &[a, y, s.rows, stride, first, end, by, cap]);
                 return;
             }
             Op::GateMul(gate) => &self.kernels.gate_mul[gate],

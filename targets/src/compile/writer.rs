@@ -262,6 +262,10 @@ impl Writer<'_> {
                 self.meet(s, Cut::Other, &reads, &writes);
                 return self.linear(s, linear, result, Some(residual));
             }
+            Step::LinearSoftcap { linear, softcap } => {
+                self.meet(s, Cut::Other, &reads, &writes);
+                return self.linear_softcap(s, linear, softcap);
+            }
             Step::Quantised { inst, quant } => {
                 let by_groups = matches!(self.graph.insts[inst].op, Op::GateMul(_));
                 let cut = if by_groups { Cut::Other } else { Cut::Rows };
@@ -293,7 +297,7 @@ impl Writer<'_> {
                 self.meet(s, Cut::Rows, &reads, &writes);
                 self.rope(s, index, r);
             }
-            Op::Add | Op::Scale { .. } | Op::GateMul(_) => {
+            Op::Add | Op::Scale { .. } | Op::Softcap { .. } | Op::GateMul(_) => {
                 self.meet(s, Cut::Other, &reads, &writes);
                 self.element_wise(s, index);
             }

@@ -6,9 +6,12 @@
 //! maximum rose (online softmax: Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv
 //! 2205.14135). So a row's result depends on its position alone, not on how rows were grouped.
 //!
+//! With a cap, scores go through `softcap` before they are weighed.
+//!
 //! A cache of integers is multiplied as it is: queries come in int8, and the weights of a block are
 //! quantised in groups of 32 positions, each times the scale of its value (`softmax`).
 
+use super::elementwise::softcap_bits;
 use super::int_panel;
 use super::kv_append::{PANEL_POSITIONS, Slot};
 use super::panel::Panel;
@@ -36,6 +39,8 @@ pub struct Shape {
     pub scale: f32,
     /// Positions that a row sees, its own the last; none: all of them.
     pub window: Option<u64>,
+    /// What scores stay below.
+    pub cap: Option<f32>,
 }
 
 impl Shape {
@@ -129,13 +134,22 @@ impl Products {
 
 /// Emits `attention`: parameters q, out (rows of `heads · head`; q quantised for a cache of
 /// integers), keys, values, rows, position of row 0, q_stride, out_stride, private memory, worker,
-/// workers. Tiles are dealt to workers in contiguous shares.
-pub fn define(e: &mut Emitter, name: &str, shape: Shape, products: &Products) -> Func {
-    let (scale, ints, window) = (shape.scale, shape.ints(), shape.window);
+/// workers. Tiles are dealt to workers in contiguous shares. `softcap` is wanted where there is a cap.
+pub fn define(
+    e: &mut Emitter,
+    name: &str,
+    shape: Shape,
+    products: &Products,
+    softcap: Option<&Func>,
+) -> Func {
+    let (ints, window) = (shape.ints(), shape.window);
+    // `softcap` has multiplied already.
+    let scale = shape.cap.map_or(shape.scale, |_| 1.0);
     let softmax = softmax::define(e, &format!("{name}_softmax"), scale, ints, window);
     let scores = define_scores(e, &format!("{name}_scores"), shape, products);
     let tile = e.declare(&format!("{name}_tile"), &[I64; 10], &[]);
-    let parts = Parts { shape, scores: &scores, values: &products.values, softmax: &softmax };
+    let values = &products.values;
+    let parts = Parts { shape, scores: &scores, values, softcap, softmax: &softmax };
     e.define(&tile, Tuning::Optimised, |k, args| tile_body(k, args, &parts));
     let f = e.declare(name, &[I64; 11], &[]);
     e.define(&f, Tuning::Optimised, |k, args| deal(k, args, shape, &tile));
@@ -146,6 +160,7 @@ struct Parts<'p> {
     shape: Shape,
     scores: &'p Func,
     values: &'p Func,
+    softcap: Option<&'p Func>,
     softmax: &'p Func,
 }
 
@@ -255,6 +270,7 @@ fn tile_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
         let first = start / PANEL_POSITIONS as i64;
         let from = *keys + first * slot.key_panel_bytes() as i64;
         k.call(parts.scores, &[from, *q, private.scores, panels, *q_stride, *m, private.room]);
+        cap_scores(k, parts, private.scores, *m, panels);
         let mut args = vec![private.scores, *m, *seen - start, *seen_step, positions, private.kept];
         if shape.ints() {
             widen_scales(k, value_scales + (start << 1), private.scales, panels);
@@ -276,6 +292,14 @@ fn tile_body<'k>(k: &'k Kernel<'k>, args: &[Val<'k>], parts: &Parts) {
         times(k, row, *out + t * *out_stride, slot.head * 4, k.f32(1.0) / sum);
     });
     k.ret(&[]);
+}
+
+/// Scores of whole panels through `softcap`, if they have a cap.
+fn cap_scores<'k>(k: &'k Kernel<'k>, parts: &Parts, scores: Val<'k>, m: Val<'k>, panels: Val<'k>) {
+    let (Some(softcap), Some(cap)) = (parts.softcap, parts.shape.cap) else { return };
+    let [by, cap] = softcap_bits(k, f64::from(parts.shape.scale) / f64::from(cap), cap.into());
+    let (stride, end) = (k.i64(SCORE_STRIDE as i64), panels * (4 * PANEL_POSITIONS as i64));
+    k.call(softcap, &[scores, scores, m, stride, k.i64(0), end, by, cap]);
 }
 
 /// Scales of values in whole panels, f16 to f32.
@@ -329,12 +353,17 @@ fn call_rows<'k>(k: &'k Kernel<'k>, f: &Func, args: &[Val<'k>]) {
 }
 
 /// The plain reference, in f64: one query over all keys and values, `[positions][head]` each.
-pub fn reference(q: &[f32], keys: &[f32], values: &[f32], scale: f32) -> Vec<f32> {
+pub fn reference(shape: &Shape, q: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
     let head = q.len();
+    let capped = |score: f64| match shape.cap.map(f64::from) {
+        Some(cap) => cap * (score / cap).tanh(),
+        None => score,
+    };
     let dot = |key: &[f32]| -> f64 {
         q.iter().zip(key).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     };
-    let scores: Vec<f64> = keys.chunks(head).map(|key| dot(key) * f64::from(scale)).collect();
+    let scores: Vec<f64> =
+        keys.chunks(head).map(|key| capped(dot(key) * f64::from(shape.scale))).collect();
     let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|s| (s - highest).exp()).collect();
     let sum: f64 = weights.iter().sum();

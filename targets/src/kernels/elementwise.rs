@@ -1,10 +1,10 @@
-//! `silu_mul`, `gelu_mul`, `add` and `scale`, element by element.
+//! `silu_mul`, `gelu_mul`, `add`, `scale` and `softcap`, element by element.
 
 use super::quant_rows;
 use crate::asm::{x64_gate_mul, x64_quant_rows};
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
-use crate::math::{gelu, silu};
+use crate::math::{gelu, silu, tanh};
 use cranelift_codegen::ir::types::*;
 use ir::Gate;
 
@@ -112,6 +112,33 @@ pub fn define_scale(e: &mut Emitter) -> Func {
         k.ret(&[]);
     });
     f
+}
+
+/// Emits `softcap`: `y = cap · tanh(x · by)`. Parameters: x, y, rows, row stride in bytes, first and
+/// end byte of the columns in a row, multiples of 16, the bits of `by` and `cap`.
+pub fn define_softcap(e: &mut Emitter) -> Func {
+    let f = e.declare("softcap", &[I64; 8], &[]);
+    e.define(&f, Tuning::Optimised, |k, args| {
+        let [x, y, rows, stride, first, end, by, cap] = args else {
+            unreachable!("eight parameters are declared")
+        };
+        let (x, y) = (k.var(*x), k.var(*y));
+        let [by, cap] = [by, cap].map(|bits| bits.truncate(I32).cast(F32).splat(F32X4));
+        k.each(k.i64(0), *rows, 1, |_| {
+            k.each(*first, *end, 16, |i| {
+                (y.get() + i).store(0, cap * tanh((x.get() + i).load(F32X4, 0) * by));
+            });
+            x.set(x.get() + *stride);
+            y.set(y.get() + *stride);
+        });
+        k.ret(&[]);
+    });
+    f
+}
+
+/// Two numbers as `softcap` takes them: `by` and `cap`.
+pub fn softcap_bits<'k>(k: &'k Kernel<'k>, by: f64, cap: f64) -> [Val<'k>; 2] {
+    [by, cap].map(|x| k.i64((x as f32).to_bits().into()))
 }
 
 /// The plain reference of `silu_mul` and `gelu_mul`, in f64.

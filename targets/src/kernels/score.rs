@@ -3,6 +3,7 @@
 //! The head is taken in pieces of `PIECE` logits; each piece leaves its maximum and its sum of
 //! exponentials per row, and the pieces of a row are merged in order.
 
+use super::elementwise::softcap_bits;
 use super::panel::PANEL_ROWS;
 use crate::builder::{Func, Kernel, Val};
 use crate::emit::{Emitter, Tuning};
@@ -21,8 +22,14 @@ pub fn pieces(vocab: u64) -> u64 {
 
 /// Emits the pieces: parameters w, x, k, x_stride, rows, targets (`i32` per row), chosen (`f32` per
 /// row: the target's logit), partial (`[pieces][rows]` pairs maximum, sum), private (`[rows][PIECE]`
-/// f32), room of `linear`, first piece, end piece.
-pub fn define_pieces(e: &mut Emitter, linear: &Func, vocab: u64) -> Func {
+/// f32), room of `linear`, first piece, end piece. `cap` is the kernel `softcap` and the cap of logits
+/// that have one.
+pub fn define_pieces(
+    e: &mut Emitter,
+    linear: &Func,
+    cap: Option<(&Func, f64)>,
+    vocab: u64,
+) -> Func {
     let f = e.declare("score_pieces", &[I64; 12], &[]);
     e.define(&f, Tuning::Optimised, |k, args| {
         let [w, x, length, x_stride, rows, targets, chosen, partial, private, room, first, end] =
@@ -42,6 +49,11 @@ pub fn define_pieces(e: &mut Emitter, linear: &Func, vocab: u64) -> Func {
             let rows_and_panels = [*rows, panel, end_panel, *room];
             let product = [*w, *x, to, none, none, *length, *x_stride, y_stride];
             k.call(linear, &[&product[..], &rows_and_panels].concat());
+            if let Some((softcap, cap)) = cap {
+                let [by, cap] = softcap_bits(k, 1.0 / cap, cap);
+                let end = (end_panel - panel) * (4 * PANEL_ROWS as i64);
+                k.call(softcap, &[*private, *private, *rows, y_stride, none, end, by, cap]);
+            }
             let start = piece * PIECE as i64;
             let size = (k.i64(vocab as i64) - start).umin(k.i64(PIECE as i64));
             k.each(k.i64(0), *rows, 1, |t| {

@@ -1,8 +1,7 @@
 //! Hyper-parameters from GGUF metadata.
 
 use super::{
-    Config, Family, HeadKeys, count, count_or, gemma, limit, refuse, refuse_window, rope,
-    score_scale,
+    Config, Family, HeadKeys, count, count_or, gemma, limit, local, refuse, rope, score_scale,
 };
 use crate::Error;
 use crate::frontend::gguf::Metadata;
@@ -10,7 +9,7 @@ use crate::frontend::json::Keys;
 use crate::frontend::names::{BLOCK, EMBED, HEAD, Naming};
 use crate::frontend::store::BlobSource;
 use crate::tokenizer::Ids;
-use ir::{Blobs, Gate};
+use ir::{Blobs, Gate, Rope, RopeScaling};
 
 /// Architecture and family. Mistral files say `llama`.
 const ARCHES: &[(&str, Family)] = &[
@@ -18,6 +17,7 @@ const ARCHES: &[(&str, Family)] = &[
     ("qwen2", Family::Qwen2),
     ("qwen3", Family::Qwen3),
     ("gemma", Family::Gemma),
+    ("gemma2", Family::Gemma2),
     ("gemma3", Family::Gemma3),
 ];
 
@@ -43,16 +43,12 @@ pub fn read(metadata: &Metadata, store: &BlobSource) -> Result<Config, Error> {
     super::check_heads(keys, &NAMES, [heads, kv_heads, head])?;
     let context = count(keys, "context_length", limit::CONTEXT)?;
     let blocks = count(keys, "block_count", limit::BLOCKS)?;
-    let local = match family {
-        Family::Gemma3 => gemma::gguf(keys, [blocks, context, head])?,
-        _ => {
-            refuse_window(keys, "attention.sliding_window", context)?;
-            None
-        }
-    };
+    let mut rope = rope::gguf(keys, head)?;
+    rope_freqs(&mut rope, store)?;
+    let local = local::gguf(keys, &local::Model { family, blocks, context, rope: &rope })?;
     let vocab = vocab(metadata, keys, store)?;
     let tokens = general.with_prefix("tokenizer.ggml.");
-    let mut config = Config {
+    Ok(Config {
         arch: arch.to_string(),
         family,
         hidden,
@@ -65,21 +61,20 @@ pub fn read(metadata: &Metadata, store: &BlobSource) -> Result<Config, Error> {
         vocab,
         context,
         eps: super::eps(keys, "attention.layer_norm_rms_epsilon", None)?,
-        rope: rope::gguf(keys, head)?,
+        rope,
         tied: store.get(&HEAD.blob(Naming::Gguf, None)).is_none(),
         attention_bias: attention_bias(family, store),
         mlp_bias: has(store, "bgate"),
         qk_norm: matches!(family, Family::Qwen3 | Family::Gemma3),
-        sandwich: family == Family::Gemma3,
+        sandwich: family.has_sandwich(),
         gate: if family.is_gemma() { Gate::Gelu } else { Gate::Silu },
         embed_scale: gemma::embed_scale(family, hidden),
-        score_scale: score_scale(scored(family, [blocks, hidden, heads, head])),
+        score_scale: score_scale(gemma::scored_gguf(family, [blocks, hidden, heads, head])),
+        caps: gemma::caps(keys, family)?,
         local,
         bos: super::token_ids(&tokens, "bos_token_id", vocab)?.first().copied(),
         eos: eos(&tokens, vocab)?,
-    };
-    rope_freqs(&mut config, store)?;
-    Ok(config)
+    })
 }
 
 fn arch<'a>(keys: &Keys<'a>) -> Result<(&'a str, Family), Error> {
@@ -92,18 +87,7 @@ fn arch<'a>(keys: &Keys<'a>) -> Result<(&'a str, Family), Error> {
     }
 }
 
-/// The width under the root of the factor on scores, which a file does not tell: of the 27B model
-/// of Gemma 3, which has 62 blocks, that of a share of the hidden state.
-fn scored(family: Family, [blocks, hidden, heads, head]: [u64; 4]) -> u64 {
-    if family == Family::Gemma3 && blocks == 62 { hidden / heads } else { head }
-}
-
 fn refuse_features(keys: &Keys) -> Result<(), Error> {
-    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
-        if keys.float(key)?.unwrap_or(0.0) != 0.0 {
-            return Err(keys.unsupported(key, "capped logits are not supported"));
-        }
-    }
     if keys.int("expert_count")?.unwrap_or(0) > 0 {
         return Err(keys.unsupported("expert_count", "mixtures of experts are not supported"));
     }
@@ -183,14 +167,14 @@ fn eos(tokens: &Keys, vocab: u64) -> Result<Vec<u32>, Error> {
 }
 
 /// Llama 3's scaling is stored as divisors of the frequencies, not as parameters.
-fn rope_freqs(config: &mut Config, store: &BlobSource) -> Result<(), Error> {
+fn rope_freqs(rope: &mut Rope, store: &BlobSource) -> Result<(), Error> {
     if store.get(ROPE_FREQS).is_none() {
         return Ok(());
     }
     let divisors = store.load(ROPE_FREQS)?;
-    let unscaled = config.rope.scaling == ir::RopeScaling::None;
-    match rope::recognise(&config.rope, &divisors.data).filter(|_| unscaled) {
-        Some(scaling) => config.rope.scaling = scaling,
+    let unscaled = rope.scaling == RopeScaling::None;
+    match rope::recognise(rope, &divisors.data).filter(|_| unscaled) {
+        Some(scaling) => rope.scaling = scaling,
         None => {
             let error = Error::new("IG0210", "unknown scaling of the rotary frequencies");
             return Err(store

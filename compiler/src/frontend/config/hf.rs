@@ -2,8 +2,7 @@
 
 use super::rope::Spelling;
 use super::{
-    Config, Family, HeadKeys, count, count_or, gemma, limit, refuse, refuse_window, rope,
-    score_scale,
+    Config, Family, HeadKeys, count, count_or, gemma, limit, local, refuse, rope, score_scale,
 };
 use crate::Error;
 use crate::frontend::json::{Keys, read_object, read_optional};
@@ -19,14 +18,12 @@ const CLASSES: &[(&str, &str, Family)] = &[
     ("Qwen2ForCausalLM", "qwen2", Family::Qwen2),
     ("Qwen3ForCausalLM", "qwen3", Family::Qwen3),
     ("GemmaForCausalLM", "gemma", Family::Gemma),
+    ("Gemma2ForCausalLM", "gemma2", Family::Gemma2),
     ("Gemma3ForCausalLM", "gemma3_text", Family::Gemma3),
 ];
 
 /// The rotary base of Gemma 3 where all positions are seen.
 const GEMMA3_THETA: f64 = 1_000_000.0;
-
-/// Gemma's width under the root of the factor on scores.
-const SCALAR: &str = "query_pre_attn_scalar";
 
 const NAMES: HeadKeys =
     HeadKeys { heads: "num_attention_heads", kv_heads: "num_key_value_heads", head: "head_dim" };
@@ -58,17 +55,13 @@ fn from_keys(keys: &Keys) -> Result<Config, Error> {
     super::check_heads(keys, &NAMES, [heads, kv_heads, head])?;
     let blocks = count(keys, "num_hidden_layers", limit::BLOCKS)?;
     let context = count(keys, "max_position_embeddings", limit::CONTEXT)?;
-    let local = match family {
-        Family::Gemma3 => gemma::hf(keys, [blocks, context, head])?,
-        _ => {
-            windows(keys, family, blocks, context)?;
-            None
-        }
-    };
     let spelling = match family {
         Family::Gemma3 => Spelling::Global { theta: GEMMA3_THETA },
         _ => Spelling::Plain,
     };
+    let rope = rope::hf(keys, head, spelling)?;
+    let model = local::Model { family, blocks, context, rope: &rope };
+    let local = local::hf(keys, &model)?;
     let vocab = count(keys, "vocab_size", limit::VOCAB)?;
     let mobile = |key: &str| match family {
         Family::MobileLlm => keys.flag(key),
@@ -87,18 +80,16 @@ fn from_keys(keys: &Keys) -> Result<Config, Error> {
         vocab,
         context,
         eps: super::eps(keys, "rms_norm_eps", Some(1e-6))?,
-        rope: rope::hf(keys, head, spelling)?,
+        rope,
         tied: tied(keys, family)? || mobile("share_embedding")?,
         attention_bias: attention_bias(keys, family)?,
         mlp_bias: matches!(family, Family::Llama | Family::MobileLlm) && keys.flag("mlp_bias")?,
         qk_norm: matches!(family, Family::Qwen3 | Family::Gemma3),
-        sandwich: family == Family::Gemma3,
+        sandwich: family.has_sandwich(),
         gate: if family.is_gemma() { Gate::Gelu } else { Gate::Silu },
         embed_scale: gemma::embed_scale(family, hidden),
-        score_scale: match family {
-            Family::Gemma3 => score_scale(count_or(keys, SCALAR, limit::WIDTH, head)?),
-            _ => score_scale(head),
-        },
+        score_scale: score_scale(gemma::scored_hf(keys, family, head)?),
+        caps: gemma::caps(keys, family)?,
         local,
         bos: super::token_ids(keys, "bos_token_id", vocab)?.first().copied(),
         eos: super::token_ids(keys, "eos_token_id", vocab)?,
@@ -144,11 +135,6 @@ fn agree(keys: &Keys, (class, kind, _): &(&str, &str, Family)) -> Result<(), Err
 /// Features that change the output and are not compiled.
 fn refuse_features(keys: &Keys, family: Family) -> Result<(), Error> {
     activation(keys, family)?;
-    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
-        if keys.get(key).is_some() {
-            return Err(keys.unsupported(key, "capped logits are not supported"));
-        }
-    }
     if family.is_gemma() && keys.flag("use_bidirectional_attention")? {
         return Err(keys.unsupported("use_bidirectional_attention", "encoders are not supported"));
     }
@@ -207,34 +193,11 @@ fn head(keys: &Keys, family: Family, hidden: u64, heads: u64) -> Result<u64, Err
     super::in_range(keys, NAMES.head, hidden / heads, limit::HEAD)
 }
 
-fn windows(keys: &Keys, family: Family, blocks: u64, context: u64) -> Result<(), Error> {
-    if let Some(Value::Array(kinds)) = keys.get("layer_types") {
-        if let Some(other) = kinds.iter().find(|kind| *kind != "full_attention") {
-            let what = format!("layers of type {other} are not supported");
-            return Err(keys.unsupported("layer_types", what).note("supported: full_attention"));
-        }
-        return Ok(());
-    }
-    match family {
-        Family::Llama | Family::MobileLlm | Family::Gemma | Family::Gemma3 => Ok(()),
-        Family::Mistral => refuse_window(keys, "sliding_window", context),
-        Family::Qwen2 | Family::Qwen3 => {
-            let first = keys.int("max_window_layers")?.unwrap_or(0);
-            match keys.flag("use_sliding_window")? && first < blocks {
-                true => refuse_window(keys, "sliding_window", context),
-                false => Ok(()),
-            }
-        }
-    }
-}
-
 fn attention_bias(keys: &Keys, family: Family) -> Result<[bool; 4], Error> {
     match family {
         Family::Qwen2 => Ok([true, true, true, false]),
         Family::Mistral => Ok([false; 4]),
-        Family::Llama | Family::MobileLlm | Family::Qwen3 | Family::Gemma | Family::Gemma3 => {
-            Ok([keys.flag("attention_bias")?; 4])
-        }
+        _ => Ok([keys.flag("attention_bias")?; 4]),
     }
 }
 

@@ -8,7 +8,6 @@ const OTHERS: &[(&str, &str)] = &[
     ("moe", "it routes each token to a few of many experts"),
     ("mixtral", "it routes each token to a few of many experts"),
     ("deepseek", "it has latent attention or experts"),
-    ("gemma2", "it caps the scores of attention and the logits"),
     ("gemma3n", "it has embeddings of its own for each layer, and more than one residual stream"),
     ("gemma3forconditional", "it reads images"),
     ("gemma4", "its layers have heads of several widths"),

@@ -1,5 +1,5 @@
-//! Gemma 3: a small one with random weights against Hugging Face transformers (`gemma3/make` wrote
-//! both), and the real one of 270 million weights where it is there.
+//! Gemma 2 and 3: small ones with random weights against Hugging Face transformers (`gemma/make` wrote
+//! both sides), and the real Gemma 3 of 270 million weights where it is there.
 
 use ingot::model::prepare;
 use ingot_tests::machine::{Language, Machine, words};
@@ -10,34 +10,39 @@ use ingot_tests::{folder, root, skipped};
 use ir::Interpreter;
 use std::path::PathBuf;
 
-/// Its prompts are of 2, 10 and 61 tokens; the window is 9 wide.
-fn small() -> (PathBuf, Vec<Prompt>) {
-    let dir = root().join("tests/gemma3");
-    let prompts = read(&dir.join("reference.json"));
-    (dir, prompts)
+/// Of each generation a model, and prompts of 2, 10 and 61 tokens; windows are 9 wide.
+fn small() -> [(PathBuf, Vec<Prompt>); 2] {
+    ["2", "3"].map(|generation| {
+        let dir = root().join("tests/gemma").join(generation);
+        let prompts = read(&dir.join("reference.json"));
+        (dir, prompts)
+    })
 }
 
 #[test]
 fn the_interpreter_says_what_transformers_says() {
-    let (path, prompts) = small();
-    let flags = flags(&path, &path, "--quant f32 --kv f32").model;
-    let model = prepare(&flags).expect("it opens");
-    for prompt in prompts {
-        let mut interpreter = Interpreter::new(&model.module, &model.blobs).expect("it runs");
-        let ids: Vec<u32> = prompt.ids.iter().map(|&id| id as u32).collect();
-        let logits = interpreter.run(&ids).expect("it fits");
-        let last = &logits[logits.len() - prompt.logits.len()..];
-        let off = last.iter().zip(&prompt.logits).map(|(a, b)| (a - b).abs());
-        let off = off.fold(0.0, f32::max);
-        assert!(off < 2e-5, "{} tokens: {off}", ids.len());
+    for (path, prompts) in small() {
+        let flags = flags(&path, &path, "--quant f32 --kv f32").model;
+        let model = prepare(&flags).expect("it opens");
+        for prompt in prompts {
+            let mut interpreter = Interpreter::new(&model.module, &model.blobs).expect("it runs");
+            let ids: Vec<u32> = prompt.ids.iter().map(|&id| id as u32).collect();
+            let logits = interpreter.run(&ids).expect("it fits");
+            let last = &logits[logits.len() - prompt.logits.len()..];
+            let off = last.iter().zip(&prompt.logits).map(|(a, b)| (a - b).abs());
+            let off = off.fold(0.0, f32::max);
+            assert!(off < 2e-5, "{} {} tokens: {off}", path.display(), ids.len());
+        }
     }
 }
 
 #[test]
 fn every_machine_says_it() {
-    let (path, prompts) = small();
+    let small = small();
     let all = |line, tokens, logits, score| {
-        Way { line, tokens, logits, score }.check_machines(&path, &prompts);
+        for (path, prompts) in &small {
+            Way { line, tokens, logits, score }.check_machines(path, prompts);
+        }
     };
     all("--quant f32 --kv f32", 24, 2e-5, 2e-6);
     // Its weights are numbers of bf16.
