@@ -49,6 +49,7 @@ fn every_machine_says_it() {
     all("--quant bf16 --kv f32 -C threads=1", 24, 2e-5, 2e-6);
     all("--quant f16 --prefill-chunk 16", 0, 1e-2, 1e-3);
     all("--quant w8a8 --kv i8", 0, 0.2, 2e-2);
+    all("--quant w8a8 --kv i8 --calib self --calib-tokens 512 --round gptq", 0, 0.2, 2e-2);
     all("--quant f32 --kv f32 --rotate hadamard --rotations r2,r3,r4", 24, 5e-5, 5e-6);
 }
 

@@ -12,6 +12,7 @@ use crate::progress;
 use crate::session::{Sampling, Session, Status};
 use clap::Args;
 use figures::Figures;
+use ir::random::mix;
 use profile::Profile;
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -109,9 +110,7 @@ fn random_tokens(flags: &BenchFlags, host: &Host) -> Vec<i32> {
     let mut state = flags.host.model.transforms.seed;
     let mut next = || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % vocab) as i32
+        (mix(state) % vocab) as i32
     };
     (0..count).map(|_| next()).collect()
 }

@@ -22,7 +22,8 @@ use clap::{Args, ValueEnum};
 use runtime::header::{HeaderFacts, check_name};
 use runtime::{Library, Options};
 use std::path::{Path, PathBuf};
-use targets::{Target, object};
+use targets::Target;
+use targets::object::{self, Sizes};
 use write::{Parts, write};
 
 const EXAMPLES: &str = "\
@@ -43,7 +44,7 @@ pub struct BuildFlags {
     /// Prefix of every symbol and file [default: from the model's name]
     #[arg(long)]
     pub name: Option<String>,
-    /// What to write
+    /// What to write, with commas between
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["lib", "header"])]
     pub emit: Vec<Emit>,
     /// Weights in the library, or in a file of their own
@@ -106,6 +107,8 @@ pub struct Built {
     pub files: Vec<PathBuf>,
     /// What was emitted.
     pub library: Library,
+    /// Code and tables.
+    pub sizes: Sizes,
     /// The target.
     pub target: Target,
     /// What the checkpoint has and the library lacks.
@@ -136,12 +139,19 @@ pub fn build(flags: &BuildFlags) -> Result<Built, Error> {
     let mut sink = object::module(&target, &name);
     let emitted = runtime::emit(&mut sink, &target, &model.module, text, &options);
     let library = emitted.map_err(|e| Error::new("IG0503", e.to_string()))?;
-    memory::check(&library, &flags.mem)?;
+    let product = sink.finish();
+    let sizes = object::sizes(&product, library.hash.is_some())
+        .map_err(|e| Error::new("IG0503", e.to_string()))?;
+    memory::check(&library, sizes, &flags.mem)?;
     let facts = facts(&name, &model, &known, &library, &target, &options);
-    let parts = Parts { flags, model: &model, library: &library, facts: &facts, target: &target };
-    let files = write(&parts, sink.finish())?;
-    let warnings = known.iter().flat_map(Known::warnings).collect();
-    Ok(Built { files, library, target, warnings })
+    let parts =
+        Parts { flags, model: &model, library: &library, sizes, facts: &facts, target: &target };
+    let files = write(&parts, product)?;
+    let warnings = match &known {
+        Some(known) => known.warnings(),
+        None => vec!["the library has no text: the checkpoint has no tokenizer".into()],
+    };
+    Ok(Built { files, library, sizes, target, warnings })
 }
 
 fn name(flags: &BuildFlags) -> Result<String, Error> {

@@ -13,5 +13,5 @@ pub mod sequential;
 mod text;
 
 pub use flags::{Calib, CalibFlags, Round};
-pub use lab::Laboratory;
+pub use lab::{Laboratory, needs_statistics};
 pub use sequential::Rounded;

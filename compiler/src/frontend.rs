@@ -19,6 +19,7 @@ mod store;
 
 pub use config::Config;
 pub use rotations::add_rotations;
+pub use safetensors::add as add_tensors;
 pub use store::{BlobSource, Stored};
 
 use crate::Error;

@@ -2,15 +2,16 @@
 
 use crate::Error;
 use crate::calib::search::{self, Axis, Setting};
-use crate::calib::{Laboratory, Round, Rounded, learn};
+use crate::calib::{Laboratory, Round, Rounded, learn, needs_statistics};
 use crate::frontend::{self, BlobSource};
 use crate::options::ModelFlags;
 use crate::output::say;
 use crate::pipeline;
 use crate::tokenizer::Tokenizer;
 use crate::transforms::{Rotate, TransformFlags};
-use ir::Module;
+use ir::{Module, Op};
 use passes::rotate::Matrices;
+use passes::round::Gptq;
 use passes::select::{self, Budget};
 use passes::stats::Lab;
 use passes::{Context, PassError};
@@ -156,6 +157,10 @@ fn settle(
 ) -> Result<Round, Error> {
     let [rotate, smooth] = flags.transforms.axes();
     let Some(lab) = lab else { return Ok(flags.calib.round()) };
+    // IR text that was rounded by gptq already leaves nothing to compare.
+    if needs_statistics(module) && flags.calib.round == Round::Auto {
+        return Ok(Round::Gptq { gptq: Gptq::default(), fine: false });
+    }
     let round = flags.calib.axis(context);
     let mut axes = match [&rotate, &smooth].iter().all(|axis| axis.settings.is_empty()) {
         true => vec![round],
@@ -183,7 +188,10 @@ fn open(flags: &ModelFlags) -> Result<(Module, BlobSource, Option<Tokenizer>), E
         return Err(Error::new("IG0401", "an .ingot file holds no weights")
             .help("name the checkpoint that has them: --blobs MODEL"));
     };
-    let checkpoint = frontend::open(source)?;
+    let mut checkpoint = frontend::open(source)?;
+    if let Some(file) = &flags.tensors {
+        frontend::add_tensors(&mut checkpoint.blobs, file)?;
+    }
     let module = read_text(&flags.model)?;
     check_blobs(&module, &checkpoint.blobs, &flags.model, source)?;
     Ok((module, checkpoint.blobs, checkpoint.tokenizer))
@@ -202,7 +210,8 @@ pub fn check_blobs(
             return Err(Error::new("IG0502", "a weight's blob is not in the checkpoint")
                 .file(text)
                 .at(format!("${}", weight.name))
-                .note(format!("\"{blob}\" is not in {}", source.display())));
+                .note(format!("\"{blob}\" is not in {}", source.display()))
+                .help("tensors of another file, such as rotations, come by --tensors FILE"));
         }
     }
     Ok(())
@@ -235,7 +244,19 @@ fn set_context(module: &mut Module, flags: &ModelFlags) -> Result<(), Error> {
             .note(format!("expected a number from 1 to {most}, the model's own")));
     }
     module.meta.context = wanted;
+    show_all(module);
     Ok(())
+}
+
+/// Windows that hide no position of the context are none, so that layers which differ in nothing else
+/// are one graph (`share`).
+fn show_all(module: &mut Module) {
+    let context = module.meta.context;
+    for inst in module.graphs.iter_mut().flat_map(|graph| &mut graph.insts) {
+        if let Op::Attention { window, .. } = &mut inst.op {
+            *window = window.filter(|window| *window < context);
+        }
+    }
 }
 
 fn check_chunk(flags: &ModelFlags) -> Result<(), Error> {

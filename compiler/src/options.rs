@@ -30,6 +30,9 @@ pub struct ModelFlags {
     /// Checkpoint that an .ingot file takes its tensors and tokenizer from
     #[arg(help_heading = MODEL, long, value_name = "MODEL")]
     pub blobs: Option<PathBuf>,
+    /// Safetensors file with more tensors that an .ingot file names, as rotations of a file are
+    #[arg(help_heading = MODEL, long, value_name = "FILE", requires = "blobs")]
+    pub tensors: Option<PathBuf>,
     /// Storage format of the weights: f32, f16, bf16, or wNaM: integers of N bits (8: one scale a row;
     /// 2 to 6: in groups) and activations of 8 bits (M = 8) or f32 (M = 16) [default: f16; as it stands
     /// in IR text]
@@ -47,7 +50,8 @@ pub struct ModelFlags {
     /// --quant says wNa16. Needs --calib
     #[arg(help_heading = MODEL, long, value_name = "KIND=LIMIT[,ppl=+X%]")]
     pub budget: Option<BudgetFlag>,
-    /// Storage format of the KV cache [default: f16; as it stands in IR text]
+    /// Storage format of the KV cache [default: i8 beside int8 activations, else f16; as it stands in IR
+    /// text]
     #[arg(help_heading = MODEL, long, value_enum)]
     pub kv: Option<Kv>,
     /// Ranges of int8 activations [default: groups]
@@ -65,7 +69,7 @@ pub struct ModelFlags {
     /// Target triple [default: this machine]
     #[arg(help_heading = MODEL, long, value_name = "TRIPLE")]
     pub target: Option<String>,
-    /// Code generation: target-cpu=NAME|native, target-feature=+a,-b, threads=N,
+    /// Code generation: target-cpu=NAME|native, target-feature=+a,-b, threads=N (at most; 8),
     /// variants=baseline,avx2,… (several in one library, x86-64)
     #[arg(help_heading = MODEL, short = 'C', value_name = "KEY=VALUE")]
     pub codegen: Vec<String>,

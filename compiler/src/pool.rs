@@ -20,12 +20,11 @@ pub struct Pool {
 
 #[derive(Default)]
 struct Shared {
-    /// Counts jobs; a worker that sees a new count takes part.
-    epoch: AtomicU64,
+    /// The job: its number and, in the lower half, its tasks, the calling thread's included. In one,
+    /// for a worker that is not needed may be late.
+    job: AtomicU64,
     task: AtomicUsize,
     argument: AtomicPtr<c_void>,
-    /// Tasks of the job, the calling thread's included.
-    count: AtomicU32,
     left: AtomicU32,
     stop: AtomicBool,
 }
@@ -56,9 +55,9 @@ impl Pool {
         let shared = &self.shared;
         shared.task.store(task as usize, Ordering::Relaxed);
         shared.argument.store(argument, Ordering::Relaxed);
-        shared.count.store(n, Ordering::Relaxed);
         shared.left.store(n - 1, Ordering::Relaxed);
-        shared.epoch.fetch_add(1, Ordering::Release);
+        let number = (shared.job.load(Ordering::Relaxed) >> 32) + 1;
+        shared.job.store(number << 32 | u64::from(n), Ordering::Release);
         self.threads.iter().for_each(|t| t.thread().unpark());
         // SAFETY: the caller vouches for task and argument.
         unsafe { task(argument, 0) };
@@ -73,9 +72,9 @@ impl Pool {
 impl Shared {
     fn serve(&self, index: u32) {
         let mut seen = 0;
-        while let Some(epoch) = self.next(seen) {
-            seen = epoch;
-            if index >= self.count.load(Ordering::Relaxed) {
+        while let Some(job) = self.next(seen) {
+            seen = job;
+            if index >= job as u32 {
                 continue;
             }
             let task = self.task.load(Ordering::Relaxed);
@@ -93,9 +92,9 @@ impl Shared {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let epoch = self.epoch.load(Ordering::Acquire);
-            if epoch != seen {
-                return Some(epoch);
+            let job = self.job.load(Ordering::Acquire);
+            if job != seen {
+                return Some(job);
             }
             if start.elapsed() < SPIN {
                 std::hint::spin_loop();

@@ -77,7 +77,7 @@ pub struct BudgetFlag {
 /// What stays in a cache between two reads, unless the flag says otherwise.
 const CACHE_BYTES: u64 = 2_000_000;
 /// Decimal units of bytes.
-const BYTES: [(&str, f64); 4] = [("k", 1e3), ("M", 1e6), ("G", 1e9), ("", 1.0)];
+const BYTES: [(&str, f64); 5] = [("k", 1e3), ("K", 1e3), ("M", 1e6), ("G", 1e9), ("", 1.0)];
 
 impl FromStr for BudgetFlag {
     type Err = String;

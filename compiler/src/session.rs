@@ -5,6 +5,7 @@ use crate::pool::{Pool, Task, parallel};
 use ir::{Blobs, Module, WeightId};
 use memmap2::MmapMut;
 use runtime::chat::Role;
+pub use runtime::sample::reference::Sampling;
 use runtime::{Library, Options, Text};
 use std::ffi::c_void;
 use std::io::{self, Cursor};
@@ -23,32 +24,6 @@ pub struct Env {
     user: *mut c_void,
     parallel: Option<unsafe extern "C" fn(*mut c_void, u32, Task, *mut c_void)>,
     poll: Option<unsafe extern "C" fn(*mut c_void, u32, u32) -> i32>,
-}
-
-/// `struct NAME_sampling` as the header has it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sampling {
-    /// Set by `Session::sample`.
-    pub size: u32,
-    /// 0 for all.
-    pub top_k: u32,
-    /// Seed of the generator.
-    pub seed: u64,
-    /// 0 for the likeliest token.
-    pub temperature: f32,
-    /// 0 or 1 for off.
-    pub top_p: f32,
-    /// 0 for off.
-    pub min_p: f32,
-    /// 0 or 1 for off.
-    pub repeat_penalty: f32,
-    /// 0 for off.
-    pub frequency_penalty: f32,
-    /// 0 for off.
-    pub presence_penalty: f32,
-    /// Tokens looked back at, 0 for all.
-    pub penalty_window: u32,
 }
 
 /// A negative status of the library, with the library's own words.

@@ -26,7 +26,7 @@ pub struct TransformFlags {
     )]
     pub rotate: Rotate,
     /// Which rotations: r1 the residual stream, r2 values, r3 keys (online), r4 before the last
-    /// matrix of a layer (online)
+    /// matrix of a layer (online); with commas between
     #[arg(
         help_heading = TRANSFORMS, long, value_enum, value_name = "LIST", value_delimiter = ',',
         default_values = ["r1", "r2"], requires = "rotate"
@@ -145,6 +145,11 @@ impl FromStr for Rotate {
                 Rotate::Learned(text["learned,".len()..].parse()?)
             }
             text => match text.strip_prefix("hadamard,") {
+                None if !text.contains('.') => {
+                    return Err(
+                        "expected off, hadamard, auto, learned or a safetensors file".into()
+                    );
+                }
                 None => Rotate::File(text.into()),
                 Some(rest) => {
                     let seeds = rest.strip_prefix("seeds=").and_then(|n| n.parse().ok());

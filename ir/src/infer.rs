@@ -302,8 +302,9 @@ fn infer_kv_append(types: &[Type]) -> Result<Type, Mismatch> {
 }
 
 fn attention_attributes(scale: f64, window: Option<u64>, cap: Option<f64>) -> Result<(), Mismatch> {
-    if !scale.is_finite() {
-        return err(V_ATTRIBUTE, format!("scale must be finite, found {scale}"));
+    // The largest score is that of the largest product.
+    if scale < 0.0 || !(scale as f32).is_finite() {
+        return err(V_ATTRIBUTE, format!("scale must be an f32 of 0 or more, found {scale}"));
     }
     if window == Some(0) {
         return err(V_ATTRIBUTE, "a window of 0 positions shows nothing");

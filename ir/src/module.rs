@@ -176,6 +176,25 @@ impl Weight {
     }
 }
 
+impl Graph {
+    /// Whether it is `@model` or `@head`, which nothing calls.
+    pub fn is_root(&self) -> bool {
+        self.name == "model" || self.name == "head"
+    }
+
+    /// Of `@head`: index of the `linear` that makes the logits, the last instruction or that before a
+    /// `softcap`.
+    pub fn logits(&self) -> Option<usize> {
+        let made = |v: ValueId| self.insts.iter().position(|inst| inst.result == v);
+        let last = made(self.result)?;
+        let linear = match (&self.insts[last].op, self.insts[last].args.first()) {
+            (Op::Softcap { .. }, Some(&Arg::Value(x))) => made(x)?,
+            _ => last,
+        };
+        (self.insts[linear].op == Op::Linear).then_some(linear)
+    }
+}
+
 impl Module {
     /// The weight behind a handle.
     pub fn weight(&self, id: WeightId) -> &Weight {

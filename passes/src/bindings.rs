@@ -26,7 +26,7 @@ impl Bindings {
     pub fn new(module: &Module) -> Bindings {
         let mut rows: Vec<Vec<Vec<WeightId>>> = vec![vec![]; module.graphs.len()];
         for (i, graph) in module.graphs.iter().enumerate().rev() {
-            if graph.name == "model" || graph.name == "head" {
+            if graph.is_root() {
                 rows[i].push(vec![]);
             }
             let own = rows[i].clone();

@@ -37,12 +37,8 @@ impl<'m> Chain<'m> {
         let root = |name: &str| float.graph_named(name).ok_or(format!("there is no @{name}"));
         let (model, head) = (float.graph(root("model")?), float.graph(root("head")?));
         let mut whole = model.clone();
-        let Some((last, before)) = head.insts.split_last() else {
-            return Err("@head is empty".into());
-        };
-        let (Op::Linear, Some(&Arg::Value(end))) = (&last.op, last.args.first()) else {
-            return Err("@head does not end in a linear".into());
-        };
+        let linear = head.logits().ok_or("no linear makes the logits of @head")?;
+        let Arg::Value(end) = head.insts[linear].args[0] else { unreachable!("verified: V3") };
         // The head's parameter is what the model returns.
         let mut moved: HashMap<ValueId, ValueId> = HashMap::new();
         for param in &head.params {
@@ -51,7 +47,7 @@ impl<'m> Chain<'m> {
                 _ => return Err("@head has parameters that are no rows".into()),
             };
         }
-        for inst in before {
+        for inst in &head.insts[..linear] {
             let id = ValueId(whole.values.len() as u32);
             let value = head.value(inst.result);
             whole.values.push(Value { name: format!("head.{}", value.name), ty: value.ty.clone() });

@@ -136,9 +136,8 @@ pub fn add_formal(
     dims: &[u64],
     bound: &[WeightId],
 ) -> Result<Arg, PassError> {
-    let is_root = |graph: &Graph| graph.name == "model" || graph.name == "head";
     let calls = |graph: &Graph| graph.insts.iter().any(|inst| inst.op == Op::Call(id));
-    if let Some(caller) = module.graphs.iter().find(|g| calls(g) && !is_root(g)) {
+    if let Some(caller) = module.graphs.iter().find(|g| calls(g) && !g.is_root()) {
         let why = format!(
             "@{} is called by @{}, which is no root; only graphs that roots call get a parameter",
             module.graph(id).name,

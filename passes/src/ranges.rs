@@ -34,8 +34,8 @@ pub(crate) fn fixed(
             let source = Source::Full(most.max(SMALLEST));
             bound.push(make(module, &format!("{name}.{}", site.call), &[1], source, vec![]));
         }
-        args.push(match (&module.graph(graph).name[..], &bound[..]) {
-            ("model" | "head", [range]) => Arg::Weight(*range),
+        args.push(match (module.graph(graph).is_root(), &bound[..]) {
+            (true, [range]) => Arg::Weight(*range),
             _ => add_formal(pass, module, graph, &name, &[1], &bound)?,
         });
     }

@@ -131,7 +131,7 @@ fn share_graphs(module: &mut Module) -> Vec<String> {
         let (id, name) = (GraphId(g as u32), module.graphs[g].name.clone());
         let equal = |other: &ir::Graph| ir::Graph { name: name.clone(), ..other.clone() };
         let first = module.graphs[..g].iter().position(|o| equal(o) == module.graphs[g]);
-        let Some(first) = first.filter(|_| name != "model" && name != "head") else { continue };
+        let Some(first) = first.filter(|_| !module.graphs[g].is_root()) else { continue };
         log.push(format!("@{name} is @{}", module.graphs[first].name));
         module.graphs.remove(g);
         for inst in module.graphs.iter_mut().flat_map(|graph| &mut graph.insts) {

@@ -93,10 +93,6 @@ pub fn run(module: &mut Module, context: &Context<'_>) -> Result<Vec<String>, Pa
     Ok(log)
 }
 
-fn is_root(module: &Module, graph: GraphId) -> bool {
-    matches!(&module.graph(graph).name[..], "model" | "head")
-}
-
 /// Keys and values with the width of a head.
 fn cached(module: &Module) -> Vec<(GraphId, ValueId, u32)> {
     let mut found = vec![];
@@ -114,7 +110,8 @@ fn cached(module: &Module) -> Vec<(GraphId, ValueId, u32)> {
 fn rows(module: &Module) -> Vec<(GraphId, ValueId, u32)> {
     let mut found = vec![];
     for (id, inst, _) in instructions(module) {
-        let value = value_of(inst, 0).filter(|_| inst.op == Op::Linear && !is_root(module, id));
+        let value =
+            value_of(inst, 0).filter(|_| inst.op == Op::Linear && !module.graph(id).is_root());
         let Some(value) = value else { continue };
         let graph = module.graph(id);
         let head = producer(graph, value).and_then(|made| head(module, graph, &graph.insts[made]));

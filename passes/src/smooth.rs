@@ -170,9 +170,9 @@ fn give_gains(
         let gains: Vec<WeightId> =
             bound(&bindings, norm.graph, &norm.matrices).iter().map(of).collect();
         let graph = module.graph(norm.graph);
-        let arg = match graph.name.as_str() {
-            "model" | "head" => gains[0].into(),
-            _ => {
+        let arg = match graph.is_root() {
+            true => gains[0].into(),
+            false => {
                 let base = format!("{}.gain", graph.value(graph.insts[norm.inst].result).name);
                 add_formal(PASS, module, norm.graph, &base, &[norm.width], &gains)?
             }

@@ -74,10 +74,6 @@ pub struct Library {
     pub stack_bytes: u64,
     /// Calls of graphs in one run of the model.
     pub calls: u32,
-    /// Bytes of the tables of tokenizer and chat template.
-    pub table_bytes: u64,
-    /// Bytes of all constants, those tables included.
-    pub constant_bytes: u64,
     /// The table of measured steps in scratch, if there is one.
     pub profile: Option<Profile>,
 }
@@ -111,7 +107,7 @@ pub fn emit<'t>(
     options: &'t Options,
 ) -> Result<Library, LibraryError> {
     let weights = WeightLayout::new(module, target.facts.arch);
-    let state = StateLayout::new(module, weights.identity)?;
+    let state = StateLayout::new(module, target.facts.arch, weights.identity)?;
     let mut e = Emitter::new(target, sink, &options.name, options.keep_text);
     let e = &mut e;
     let embedded = options.embed.then(|| e.constant("weights", vec![0], 64));
@@ -148,9 +144,7 @@ pub fn emit<'t>(
     let mut functions = entry::emit(e, &parts, &checksum, &variant);
     functions.push(sample::emit(e, &state));
     functions.extend(save::emit(e, &state, &checksum, &variant));
-    let others = e.constant_bytes();
     functions.extend(text::emit(e, text)?);
-    let table_bytes = e.constant_bytes() - others;
     functions.push(errors::emit(e));
     let ids: Vec<FuncId> = functions.iter().map(|f| f.id).collect();
     Ok(Library {
@@ -160,8 +154,6 @@ pub fn emit<'t>(
         stack_bytes: e.stack_bytes(&ids).into(),
         calls: models[0].compiled.calls,
         listings: e.listings().cloned().collect(),
-        table_bytes,
-        constant_bytes: e.constant_bytes(),
         scratch_bytes,
         weights,
         state,

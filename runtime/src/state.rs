@@ -8,7 +8,7 @@ use crate::errors::{E_ALIGN, E_STATE, fail_if};
 use cranelift_codegen::ir::types::I64;
 use ir::{DType, Module, Type};
 use targets::kernels::kv_append::{PANEL_POSITIONS, Slot};
-use targets::{Kernel, Val};
+use targets::{Arch, Kernel, Val};
 
 /// `u64`: [`StateLayout::identity`] once the state is initialised.
 pub const MAGIC: i32 = 0;
@@ -87,8 +87,9 @@ pub struct LayoutError {
 }
 
 impl StateLayout {
-    /// The layout for `module`; `model` tells models of equal shape apart.
-    pub fn new(module: &Module, model: u64) -> Result<StateLayout, LayoutError> {
+    /// The layout for `module`; `model` tells models of equal shape apart. What bytes of integers mean
+    /// depends on the architecture.
+    pub fn new(module: &Module, arch: Arch, model: u64) -> Result<StateLayout, LayoutError> {
         let (context, vocab) = (module.meta.context, module.meta.vocab);
         for (what, n) in [("context", context), ("vocabulary", vocab)] {
             if n == 0 || n > TABLE_MAX {
@@ -106,7 +107,7 @@ impl StateLayout {
             bytes = slot.value_offset + slot.slot.value_bytes().next_multiple_of(ALIGN);
             caches.push(slot);
         }
-        let identity = identity(model, context, vocab, &caches);
+        let identity = identity(model, arch, [context, vocab], &caches);
         let (tokens, logits, kv) = (tokens as u32, logits as u32, kv as u32);
         Ok(StateLayout { tokens, logits, kv, bytes, context, vocab, identity, caches })
     }
@@ -195,11 +196,14 @@ pub fn check<'k>(
 }
 
 /// FNV-1a over all that decides what a state means.
-fn identity(model: u64, context: u64, vocab: u64, caches: &[CacheSlot]) -> u64 {
-    let facts = [model, context, vocab].into_iter().chain(caches.iter().flat_map(|c| c.facts()));
+fn identity(model: u64, arch: Arch, sizes: [u64; 2], caches: &[CacheSlot]) -> u64 {
+    let facts = [model].into_iter().chain(sizes).chain(caches.iter().flat_map(|c| c.facts()));
     let mut hash = FNV_OFFSET;
     for fact in facts {
         hash = fnv1a(hash, &fact.to_le_bytes());
+    }
+    if caches.iter().any(|cache| cache.slot.int_bits().is_some()) {
+        hash = fnv1a(hash, format!("{arch:?}").as_bytes());
     }
     hash.max(1)
 }
@@ -215,7 +219,7 @@ pub fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ir::{Cache, Meta};
+    use ir::{Cache, IntFormat, Meta};
 
     fn module(context: u64, vocab: u64, caches: &[Type]) -> Module {
         let meta = Meta { context, vocab, ..Meta::default() };
@@ -231,7 +235,7 @@ mod tests {
     #[test]
     fn parts_are_aligned_and_apart() {
         let m = module(33, 101, &[kv(DType::F16, 3, 24), kv(DType::F32, 1, 64)]);
-        let s = StateLayout::new(&m, 7).unwrap();
+        let s = StateLayout::new(&m, Arch::X64, 7).unwrap();
         assert_eq!((s.tokens, s.logits, s.kv), (64, 256, 256 + 512));
         let (a, b) = (&s.caches[0], &s.caches[1]);
         assert_eq!((a.slot.value_width(), a.slot.positions, b.slot.value_width()), (8, 64, 32));
@@ -246,7 +250,8 @@ mod tests {
     #[test]
     fn whatever_changes_the_meaning_changes_the_identity() {
         let base = module(32, 100, &[kv(DType::F32, 2, 32)]);
-        let id = |m: &Module, model| StateLayout::new(m, model).unwrap().identity;
+        let of = |m: &Module, arch, model| StateLayout::new(m, arch, model).unwrap().identity;
+        let id = |m: &Module, model| of(m, Arch::X64, model);
         let same = id(&base, 1);
         assert_eq!(same, id(&base, 1));
         assert_ne!(same, id(&base, 2));
@@ -258,6 +263,10 @@ mod tests {
             module(32, 100, &[]),
         ] {
             assert_ne!(same, id(&other, 1), "{other:?}");
+        }
+        let ints = module(32, 100, &[kv(DType::Int(IntFormat::symmetric(8, 0)), 2, 32)]);
+        for (cache, moves) in [(&base, true), (&ints, false)] {
+            assert_eq!(of(cache, Arch::X64, 1) == of(cache, Arch::A64, 1), moves, "{cache:?}");
         }
     }
 
@@ -278,7 +287,7 @@ mod tests {
             ),
         ];
         for (m, message) in table {
-            assert_eq!(StateLayout::new(&m, 0).unwrap_err().to_string(), message);
+            assert_eq!(StateLayout::new(&m, Arch::X64, 0).unwrap_err().to_string(), message);
         }
     }
 }

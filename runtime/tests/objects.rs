@@ -81,7 +81,7 @@ fn options() -> Vec<Sampling> {
     let base = Sampling { size: 48, seed: 11, temperature: 1.0, ..Default::default() };
     vec![
         Sampling { temperature: 0.0, ..base },
-        base.clone(),
+        base,
         Sampling { temperature: 0.6, top_k: 40, ..base },
         Sampling { temperature: 1.3, top_p: 0.9, ..base },
         Sampling { min_p: 0.05, ..base },

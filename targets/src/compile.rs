@@ -254,7 +254,8 @@ fn bind_rows(e: &mut Emitter, inputs: &Inputs, model: GraphId) -> Rows {
 /// A graph that is called: parameters record, row of bindings, value parameters, result.
 fn define_graph(e: &mut Emitter, w: &Writer) -> Func {
     let values = w.value_params().count();
-    let f = e.declare(&w.graph.name, &vec![I64; values + 3], &[]);
+    // Kernels have no such prefix, whatever a graph is called.
+    let f = e.declare(&format!("graph_{}", w.graph.name), &vec![I64; values + 3], &[]);
     e.define(&f, Tuning::Optimised, |k, args| {
         let params = args[2..2 + values].to_vec();
         let mut scope = Scope::new(k, args[0], args[1], params, args[2 + values]);

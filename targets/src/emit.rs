@@ -46,7 +46,6 @@ pub struct Emitter<'m> {
     prefix: String,
     listings: BTreeMap<FuncId, Listing>,
     keep_text: bool,
-    constant_bytes: u64,
 }
 
 impl<'m> Emitter<'m> {
@@ -58,7 +57,7 @@ impl<'m> Emitter<'m> {
         keep_text: bool,
     ) -> Emitter<'m> {
         let (prefix, listings) = (prefix.into(), BTreeMap::new());
-        Emitter { target, module, prefix, listings, keep_text, constant_bytes: 0 }
+        Emitter { target, module, prefix, listings, keep_text }
     }
 
     /// Emits for another CPU of the same triple; `name` goes into the symbols of what is emitted.
@@ -158,20 +157,14 @@ impl<'m> Emitter<'m> {
         self.listings.insert(f.id, Listing { name, code_bytes, frame_bytes, callees, clif, asm });
     }
 
-    /// Read-only data with `relocs` to our functions: (offset, function) of 8-byte addresses.
+    /// Read-only data.
     pub fn constant(&mut self, name: &str, bytes: Vec<u8>, align: u64) -> DataId {
         let id = self.declare_data(name);
-        self.constant_bytes += bytes.len() as u64;
         let mut description = DataDescription::new();
         description.define(bytes.into_boxed_slice());
         description.set_align(align);
         self.module.define_data(id, &description).expect("data is defined once");
         id
-    }
-
-    /// Bytes of all constants so far.
-    pub fn constant_bytes(&self) -> u64 {
-        self.constant_bytes
     }
 
     /// Read-only data that is declared here and placed by whoever finishes the module.
@@ -191,8 +184,7 @@ impl<'m> Emitter<'m> {
         self.listings.values()
     }
 
-    /// Stack of the deepest call chain from `roots`, and of `extra` calls that go through pointers
-    /// to our own functions.
+    /// Stack of the deepest call chain from `roots`.
     pub fn stack_bytes(&self, roots: &[FuncId]) -> u32 {
         let mut known = BTreeMap::new();
         roots.iter().map(|r| self.depth(*r, &mut known)).max().unwrap_or(0)

@@ -51,10 +51,26 @@ pub fn exp<'k>(x: Val<'k>) -> Val<'k> {
     (y.cast(I32X4) + exponent).cast(F32X4)
 }
 
-/// `tanh(x)`, four lanes, within 2e-7.
+/// Coefficients of `(tanh x - x) / x³` in `x²`, highest first: its Taylor series.
+const TANH: [f32; 5] = [
+    -8.863_236e-3,   // -1382/155925
+    2.186_949e-2,    // 62/2835
+    -5.396_825_3e-2, // -17/315
+    1.333_333_3e-1,  // 2/15
+    -3.333_333_3e-1,
+];
+/// Where the series is used.
+const TANH_SERIES: f32 = 0.3;
+
+/// `tanh(x)`, four lanes, within 8 ulp: `1 - 2/(exp(2x) + 1)`, which near 0 would be a difference of
+/// equals.
 pub fn tanh<'k>(x: Val<'k>) -> Val<'k> {
-    let one = x.k.f32x4(1.0);
-    one - x.k.f32x4(2.0) / (exp(x + x) + one)
+    let c = |v: f32| x.k.f32x4(v);
+    let far = c(1.0) - c(2.0) / (exp(x + x) + 1.0);
+    let square = x * x;
+    let series = TANH[1..].iter().fold(c(TANH[0]), |p, q| p.fma(square, c(*q)));
+    let near = (x * square).fma(series, x);
+    square.flt(c(TANH_SERIES * TANH_SERIES)).select(near, far)
 }
 
 /// `x / (1 + exp(-x))`, four lanes.

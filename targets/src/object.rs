@@ -5,8 +5,11 @@ use cranelift_module::{DataId, default_libcall_names};
 pub use cranelift_object::ObjectProduct;
 use cranelift_object::{ObjectBuilder, ObjectModule};
 use object::write::{SectionId, StandardSection, Symbol, SymbolSection};
-use object::{BinaryFormat, SectionKind};
+use object::{BinaryFormat, Object, ObjectSection, SectionKind};
 use std::io::{self, Write};
+
+/// Bytes of the hash of the weights.
+const HASH_BYTES: u64 = 8;
 
 /// An empty object for a target.
 pub fn module(target: &Target, name: &str) -> ObjectModule {
@@ -35,8 +38,8 @@ pub fn write(
         let symbol = product.data_symbol(id);
         let object = &mut product.object;
         let section = object.section_id(StandardSection::ReadOnlyData);
-        let offset = object.append_section_data(section, &hash.to_le_bytes(), 8);
-        move_symbol(object.symbol_mut(symbol), section, offset, 8);
+        let offset = object.append_section_data(section, &hash.to_le_bytes(), HASH_BYTES);
+        move_symbol(object.symbol_mut(symbol), section, offset, HASH_BYTES);
     }
     let object = &mut product.object;
     if object.format() == BinaryFormat::Elf {
@@ -44,6 +47,39 @@ pub fn write(
         object.add_section(vec![], b".note.GNU-stack".to_vec(), SectionKind::Other);
     }
     object.write_stream(sink).map_err(|e| io::Error::other(e.to_string()))
+}
+
+/// What an object has beside weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bytes of machine code.
+    pub code_bytes: u64,
+    /// The same where each function starts on a line of its own, as linkers place them.
+    pub placed_code_bytes: u64,
+    /// Bytes of constants.
+    pub tables_bytes: u64,
+}
+
+/// The sizes that `write` will write; `hash` as there.
+pub fn sizes(product: &ObjectProduct, hash: bool) -> io::Result<Sizes> {
+    let other = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
+    let bytes = product.object.write().map_err(|e| other(&e))?;
+    let file = object::File::parse(&bytes[..]).map_err(|e| other(&e))?;
+    let mut sizes = Sizes { code_bytes: 0, placed_code_bytes: 0, tables_bytes: 0 };
+    for section in file.sections() {
+        match section.kind() {
+            SectionKind::Text => {
+                sizes.code_bytes += section.size();
+                sizes.placed_code_bytes += section.size().next_multiple_of(64);
+            }
+            SectionKind::ReadOnlyData => sizes.tables_bytes += section.size(),
+            _ => {}
+        }
+    }
+    if hash {
+        sizes.tables_bytes = sizes.tables_bytes.next_multiple_of(HASH_BYTES) + HASH_BYTES;
+    }
+    Ok(sizes)
 }
 
 /// Segment and section of the weights: their own, so that a linker script can place them.

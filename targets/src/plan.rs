@@ -55,7 +55,7 @@ pub enum Place {
     Result,
     /// Offset in scratch.
     Scratch(u64),
-    /// Nowhere: a slot of the cache, or a product that an `add` takes.
+    /// Nowhere: a slot of the cache, or what a step of several makes on its way.
     None,
 }
 

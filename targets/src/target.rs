@@ -143,23 +143,16 @@ impl Target {
     /// A target from triple, CPU (`None` for the baseline, `native` for this machine's) and
     /// features as in `+avx2,-fma`.
     pub fn new(name: &str, cpu: Option<&str>, features: &str) -> Result<Target, TargetError> {
-        let spelled = TRIPLES.iter().find(|(user, _)| *user == name).map_or(name, |(_, ours)| ours);
-        let triple = Triple::from_str(spelled)
-            .map_err(|e| TargetError { what: format!("target `{name}`: {e}; {}", supported()) })?;
+        let Some((_, spelled)) = TRIPLES.iter().find(|(user, ours)| [*user, ours].contains(&name))
+        else {
+            return err(format!("target `{name}` is not known; {}", supported()));
+        };
+        let triple = Triple::from_str(spelled).expect("triples of ours are triples");
         let arch = match triple.architecture {
             Architecture::X86_64 => Arch::X64,
             Architecture::Aarch64(_) => Arch::A64,
-            Architecture::Riscv64(_) => Arch::R64,
-            other => return err(format!("target `{name}`: no code for {other}; {}", supported())),
+            _ => Arch::R64,
         };
-        match (triple.binary_format, arch) {
-            (BinaryFormat::Elf, _) => {}
-            (BinaryFormat::Macho, Arch::X64 | Arch::A64) | (BinaryFormat::Coff, Arch::X64) => {}
-            (format, _) => {
-                let arch = arch.name();
-                return err(format!("target `{name}`: no {format} of {arch}; {}", supported()));
-            }
-        }
         let cpu = cpu.unwrap_or(cpu_table(arch)[0].0);
         let mut set = cpu_features(arch, cpu)?;
         change_features(arch, &mut set, features)?;
@@ -283,10 +276,11 @@ fn change_features(
 ) -> Result<(), TargetError> {
     for change in changes.split(',').map(str::trim).filter(|c| !c.is_empty()) {
         let known = feature_table(arch).iter().map(|(name, _)| *name);
-        let (sign, name) = change.split_at(1);
-        match (sign, known.clone().find(|k| *k == name)) {
-            ("+", Some(name)) => _ = set.insert(name),
-            ("-", Some(name)) => _ = set.remove(name),
+        let named =
+            |sign| change.strip_prefix(sign).and_then(|name| known.clone().find(|k| *k == name));
+        match (named('+'), named('-')) {
+            (Some(name), _) => _ = set.insert(name),
+            (_, Some(name)) => _ = set.remove(name),
             _ => {
                 let known: Vec<&str> = known.collect();
                 return err(format!(

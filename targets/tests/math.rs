@@ -46,6 +46,22 @@ fn exp_is_within_3_ulp() {
 }
 
 #[test]
+fn tanh_is_within_8_ulp() {
+    let mut from: Vec<f32> =
+        (0..1 << 18).map(|i| i as f32 / (1 << 18) as f32 * 40.0 - 20.0).collect();
+    from.extend(noise(3, 1 << 16));
+    from.extend([0.0, -0.0, 1e-30, -1e-30, 1e-6, 0.3, -0.3, 88.0, -1e30, 1e30]);
+    let (case, y) = map_case(&from);
+    let define = |e: &mut Emitter| vec![four_by_four(e, "tanh", math::tanh)];
+    everywhere(&define, &[case], &|target, found| {
+        for (x, found) in from.iter().zip(floats(&found[0], y, from.len())) {
+            let off = ulps(found, f64::from(*x).tanh() as f32);
+            assert!(off <= 8.0, "{}: tanh({x}) is {off} ulp off", target.cpu);
+        }
+    });
+}
+
+#[test]
 fn exp2_is_within_3e_6() {
     let from: Vec<f32> =
         (0..1 << 18).map(|i| i as f32 / (1 << 18) as f32 * 252.0 - 126.0).collect();

@@ -31,13 +31,19 @@ TESTS = [
 
 
 class Weights(NamedTuple):
-    """What one class of formats is called: by ingot, and at the end of the names of GGUF files."""
+    """What one class of formats is called: by ingot, and at the end of the names of GGUF files and of
+    those of ExecuTorch."""
 
     quant: str
     gguf: str
+    pte: str | None = None
 
 
-BITS = {4: Weights("w4a8", "q4_0-pure"), 8: Weights("w8a8", "q8_0"), 16: Weights("f16", "f16")}
+BITS = {
+    4: Weights("w4a8", "q4_0-pure", "8da4w"),
+    8: Weights("w8a8", "q8_0"),
+    16: Weights("f16", "f16"),
+}
 
 
 @dataclass
@@ -54,6 +60,9 @@ class Job:
 
     def gguf(self):
         return self.peers / "models" / f"{self.model}-{BITS[self.bits].gguf}.gguf"
+
+    def pte(self):
+        return self.peers / "models" / f"{self.model}-{BITS[self.bits].pte}.pte"
 
     def checkpoint(self):
         """What ingot compiles: the numbers that the GGUF files were made of."""
@@ -108,12 +117,12 @@ def llama_figure(text):
     return Figure(samples[len(samples) // 2], said["model_size"], said["model_n_params"])
 
 
-def script_command(venv, script):
+def script_command(venv, script, model):
     """A script beside this file, run by the Python that has the engine."""
 
     def command(job):
         python = job.peers / venv / "bin/python"
-        return [python, HERE / script, job.gguf(), job.threads, *job.test, job.repeat]
+        return [python, HERE / script, model(job), job.threads, *job.test, job.repeat]
 
     return command
 
@@ -122,12 +131,23 @@ def script_figure(text):
     return Figure(float(text.split()[-1]))
 
 
+def need(path, script):
+    """Ends the program unless a script of this folder has made what it wants."""
+    if not path.exists():
+        raise SystemExit(f"{path} is not there; tests/bench/{script} makes it")
+
+
 class Engine(NamedTuple):
-    """`installed` is the folder below the peers' that says whether it is there."""
+    """`installed` is the folder below the peers' that says whether it is there; `bits` what it has
+    models of."""
 
     installed: str
     command: Callable
     figure: Callable
+    bits: tuple = tuple(BITS)
+
+    def can(self, job):
+        return job.bits in self.bits
 
 
 ENGINES = {
@@ -137,7 +157,13 @@ ENGINES = {
         "llama.cpp-no-amx", llama_command("llama.cpp-no-amx"), llama_figure
     ),
     "OpenVINO": Engine(
-        "openvino", script_command("openvino", "openvino_bench.py"), script_figure
+        "openvino", script_command("openvino", "openvino_bench.py", Job.gguf), script_figure
+    ),
+    "ExecuTorch": Engine(
+        "executorch",
+        script_command("executorch", "executorch_bench.py", Job.pte),
+        script_figure,
+        bits=(4,),
     ),
 }
 

@@ -5,6 +5,7 @@ use crate::output::{grouped, table};
 use ir::Module;
 use runtime::Library;
 use std::str::FromStr;
+use targets::object::Sizes;
 
 /// One stretch of a device's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,14 +54,12 @@ struct Part {
 }
 
 /// The parts of a library and of one conversation, larger ones first where they never change.
-fn parts(library: &Library) -> [Part; 6] {
-    // Linkers start each function on a line of its own.
-    let code = library.listings.iter().map(|l| (l.code_bytes as u64).next_multiple_of(64)).sum();
+fn parts(library: &Library, sizes: Sizes) -> [Part; 6] {
     let part = |name, bytes, changes, what| Part { name, bytes, changes, what };
     [
         part("weights", library.weights.bytes, false, "read in place"),
-        part("tables", library.constant_bytes, false, "tokenizer, chat template, messages"),
-        part("code", code, false, "run in place"),
+        part("tables", sizes.tables_bytes, false, "tokenizer, chat template, messages"),
+        part("code", sizes.placed_code_bytes, false, "run in place, functions on lines of 64"),
         part("state", library.state.bytes, true, "one conversation"),
         part("scratch", library.scratch_bytes, true, "one call in flight"),
         part("stack", library.stack_bytes, true, "the deepest chain of calls"),
@@ -133,8 +132,8 @@ pub fn check_names(regions: &[Region]) -> Result<(), Error> {
 }
 
 /// Refuses a library that does not fit.
-pub fn check(library: &Library, regions: &[Region]) -> Result<(), Error> {
-    let placement = Placement::new(parts(library), regions);
+pub fn check(library: &Library, sizes: Sizes, regions: &[Region]) -> Result<(), Error> {
+    let placement = Placement::new(parts(library, sizes), regions);
     if regions.is_empty() || placement.is_whole() {
         return Ok(());
     }
@@ -160,8 +159,8 @@ fn advice(missing: &Part, regions: &[Region]) -> &'static str {
 }
 
 /// The text of `NAME.memory-map`.
-pub fn map(module: &Module, library: &Library, regions: &[Region]) -> String {
-    let parts = parts(library);
+pub fn map(module: &Module, library: &Library, sizes: Sizes, regions: &[Region]) -> String {
+    let parts = parts(library, sizes);
     let mut rows = vec![["part", "bytes", ""].map(String::from).to_vec()];
     rows.extend(parts.iter().map(|part| {
         let access = if part.changes { "read, write" } else { "read only" };

@@ -32,10 +32,9 @@ impl Built {
     /// What takes up room: name, bytes, what it is.
     fn sizes(&self) -> [(&'static str, u64, &'static str); 6] {
         let library = &self.library;
-        let code = library.listings.iter().map(|l| l.code_bytes as u64).sum();
         [
-            ("code", code, "machine code"),
-            ("tables", library.table_bytes, "tokenizer and chat template"),
+            ("code", self.sizes.code_bytes, "machine code"),
+            ("tables", self.sizes.tables_bytes, "tokenizer, chat template, messages"),
             ("weights", library.weights.bytes, "read in place"),
             ("state", library.state.bytes, "one conversation"),
             ("scratch", library.scratch_bytes, "one call in flight"),

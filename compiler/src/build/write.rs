@@ -21,6 +21,7 @@ pub(super) struct Parts<'p> {
     pub flags: &'p BuildFlags,
     pub model: &'p Model,
     pub library: &'p Library,
+    pub sizes: object::Sizes,
     pub facts: &'p HeaderFacts,
     pub target: &'p Target,
 }
@@ -219,7 +220,7 @@ fn write_texts(files: &mut Files, parts: &Parts<'_>) -> Result<(), Error> {
                 library.listings.iter().try_for_each(|l| writeln!(to, "{}:\n{}", l.name, l.asm))
             })?,
             Emit::MemoryMap => {
-                let text = memory::map(&model.module, library, &flags.mem);
+                let text = memory::map(&model.module, library, parts.sizes, &flags.mem);
                 files.text(&format!("{name}.memory-map"), &text)?;
             }
             _ => {}

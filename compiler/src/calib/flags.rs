@@ -18,7 +18,8 @@ const CALIBRATION: &str = "Calibration and rounding";
 /// Flags of everything that looks at activations.
 #[derive(Args, Clone, Debug)]
 pub struct CalibFlags {
-    /// Text to calibrate with: a file, or self for text that the model writes (seeded by --seed)
+    /// Text to calibrate with: a file, or self for text that the model writes (seeded by --seed); what
+    /// is measured on it is kept in .ingot beside the model, which may be removed at any time
     #[arg(help_heading = CALIBRATION, long, value_name = "FILE|self")]
     pub calib: Option<Calib>,
     /// Tokens of it to use [default: 16384, for fixed ranges of rows 32768]
@@ -84,12 +85,15 @@ impl FromStr for Round {
         let mut fine = false;
         for part in parts {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
-            let number = || value.parse().map_err(|_| format!("`{part}`: expected {key}=NUMBER"));
+            let damp = || {
+                let number = value.parse().ok().filter(|x: &f64| *x > 0.0 && *x <= 1.0);
+                number.ok_or_else(|| format!("`{part}`: expected damp=X, more than 0, at most 1"))
+            };
             match key {
                 "act-order" => gptq.act_order = true,
                 "cover" => gptq.clip = false,
                 "fine" => fine = true,
-                "damp" => gptq.damp = number()?,
+                "damp" => gptq.damp = damp()?,
                 _ => return Err(format!("gptq has no `{key}`")),
             }
         }

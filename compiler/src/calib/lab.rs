@@ -179,7 +179,7 @@ impl<'a> Laboratory<'a> {
 }
 
 /// Whether a weight's history ends in integers that it does not hold.
-fn needs_statistics(module: &Module) -> bool {
+pub fn needs_statistics(module: &Module) -> bool {
     let asked = |w: &Weight| matches!(w.via.last(), Some(Step::Round { how: Rounding::Gptq, .. }));
     module.weights.iter().any(asked)
 }
@@ -297,5 +297,9 @@ fn observe_error(error: ObserveError, model: &Path) -> Error {
         ObserveError::Refused(status) => refused(status),
         ObserveError::Blob(e) => pack_error(e.into(), model),
         ObserveError::Shape(why) => Error::new("IG0501", why).file(model),
+        ObserveError::NotFinite(_) => Error::new("IG0501", error.to_string())
+            .file(model)
+            .note("expected finite activations")
+            .help("check the checkpoint, or calibrate with another text"),
     }
 }

@@ -24,6 +24,17 @@ pub enum ObserveError {
     /// It cannot be cut into layers.
     #[error("{0}")]
     Shape(String),
+    /// Activations overflow: of the rows that this reads.
+    #[error("the calibration text makes rows at {0} that are no finite numbers")]
+    NotFinite(String),
+}
+
+/// Sums of squares of the rows that `place` reads, if all are numbers.
+pub(super) fn finite(squares: &[f32], place: impl FnOnce() -> String) -> Result<(), ObserveError> {
+    match squares.iter().all(|x| x.is_finite()) {
+        true => Ok(()),
+        false => Err(ObserveError::NotFinite(place())),
+    }
 }
 
 /// Runs the module in f32, as if nothing were rounded, over `windows` and sums up the rows of
@@ -57,6 +68,10 @@ pub fn observe(
     bar.finish_and_clear();
     let mut found: BTreeMap<Site, _> =
         sums.into_iter().map(|(site, sums)| (site, sums.finish())).collect();
+    for (site, moments) in &found {
+        let graph = float.graph(site.graph);
+        finite(&moments.square, || format!("{} of @{}", graph.value_name(site.value), graph.name))?;
+    }
     let named = sites.iter().zip(&moved);
     let named = named.filter_map(|(site, moved)| Some((*site, found.remove(moved)?)));
     Ok(Stats { sites: named.collect() })

@@ -1,7 +1,7 @@
 //! Rounding with statistics, layer after layer: each is rounded for the rows that the rounded
 //! layers before it give.
 
-use super::observe::ObserveError;
+use super::observe::{ObserveError, finite};
 use crate::progress;
 use crate::watch::{Seen, Watchers};
 use ir::quant::Quantised;
@@ -128,8 +128,8 @@ impl Work<'_> {
     /// Rounds the matrix of `@head` for the rows that come out in the end.
     fn head(&mut self, flow: &Tensor) -> Result<(), ObserveError> {
         let head = self.float.graph(self.float.graph_named("head").expect("verified"));
-        let matrix = head.insts.last().and_then(|inst| inst.args.get(1));
-        let Some(ir::Arg::Weight(id)) = matrix else { return Ok(()) };
+        let matrix = head.logits().map(|linear| head.insts[linear].args[1]);
+        let Some(ir::Arg::Weight(id)) = &matrix else { return Ok(()) };
         if self.asked(*id) {
             let mut sums = Accumulator::new(flow.dims[1] as usize, true);
             sums.add(&flow.data);
@@ -147,6 +147,7 @@ impl Work<'_> {
     fn round(&mut self, id: WeightId, second: &[f32]) -> Result<(), ObserveError> {
         let weight = self.module.weight(id);
         let DType::Int(format) = weight.dtype else { return Ok(()) };
+        finite(second, || format!("${}", weight.name))?;
         let tensor = weights::materialise(self.float, id, self.blobs)?;
         let q = gptq(&tensor, second, format, self.how.gptq);
         self.rounded.insert(weight.name.clone(), q);

@@ -75,8 +75,8 @@ pub const CODES: &[Code] = &[
     compile(
         "IG0202",
         "The architecture is supported, but the configuration uses a feature of it that is not, \
-         such as YaRN, another activation than SiLU, or a quantised checkpoint of another tool. Compiling without the feature would change the model's output, so it is \
-         refused.",
+         such as YaRN, an unknown activation, or a quantised checkpoint of another tool. Compiling \
+         without the feature would change the model's output, so it is refused.",
     ),
     compile(
         "IG0203",

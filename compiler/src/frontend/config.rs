@@ -36,7 +36,7 @@ pub enum Family {
     /// Gemma 2: that, norms of what sub-layers add, layers that see a window only, caps on scores and
     /// logits (arXiv 2408.00118).
     Gemma2,
-    /// Gemma 3: as Gemma 2, with norms of heads instead of caps (arXiv 2503.19786).
+    /// Gemma 3: as Gemma 2, with norms of heads instead of caps on scores (arXiv 2503.19786).
     Gemma3,
 }
 
@@ -46,13 +46,8 @@ impl Family {
         matches!(self, Family::Gemma | Family::Gemma2 | Family::Gemma3)
     }
 
-    /// Whether what sub-layers add is normed.
-    fn has_sandwich(self) -> bool {
-        matches!(self, Family::Gemma2 | Family::Gemma3)
-    }
-
-    /// Whether scores and logits may have caps.
-    fn has_caps(self) -> bool {
+    /// Whether what sub-layers add is normed, and logits may have a cap.
+    fn is_gemma_from_2(self) -> bool {
         matches!(self, Family::Gemma2 | Family::Gemma3)
     }
 }
@@ -194,17 +189,4 @@ fn check_heads(keys: &Keys, names: &HeadKeys, counts: [u64; 3]) -> Result<(), Er
 /// The factor on scores that is usual.
 fn score_scale(head: u64) -> f64 {
     1.0 / (head as f64).sqrt()
-}
-
-/// A sliding window matters only if it is narrower than the context.
-fn refuse_window(keys: &Keys, key: &str, context: u64) -> Result<(), Error> {
-    match keys.int(key)? {
-        Some(window) if window > 0 && window < context => Err(keys
-            .unsupported(key, "sliding-window attention is not supported")
-            .note(format!("found a window of {window} in a context of {context}"))
-            .help(
-                "every token attends to the whole context here; a model without a window is needed",
-            )),
-        _ => Ok(()),
-    }
 }

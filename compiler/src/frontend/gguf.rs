@@ -37,8 +37,8 @@ pub struct Metadata {
     arrays: HashMap<String, Array>,
 }
 
-/// Arrays up to this length are also JSON values, so that messages can show them.
-const SHORT: usize = 64;
+/// Arrays up to this length, one element a layer, are also JSON values.
+const SHORT: usize = 1 << 10;
 
 impl Metadata {
     /// The scalar keys.

@@ -1,6 +1,6 @@
 //! JSON files of a model directory, and typed access to the keys of a configuration.
 //!
-//! A key that is absent and one that is null are the same. GGUF metadata is read through the same
+//! A key that is absent and one that is null are the same but for `is_null`. GGUF metadata is read through the same
 //! access, so every hyper-parameter is checked in one place.
 
 use super::map::{Mapped, unreadable};

@@ -92,7 +92,7 @@ fn check_promises(
 }
 
 /// Adds the tensors of one file.
-pub(super) fn add(store: &mut BlobSource, path: &Path) -> Result<(), Error> {
+pub fn add(store: &mut BlobSource, path: &Path) -> Result<(), Error> {
     let file = Mapped::open(path)?;
     let (header, metadata) =
         SafeTensors::read_metadata(file.bytes()).map_err(|e| damaged(path, file.bytes(), &e))?;
@@ -102,7 +102,7 @@ pub(super) fn add(store: &mut BlobSource, path: &Path) -> Result<(), Error> {
             Error::new("IG0104", "a tensor lies outside the file").file(path).at(&name)
         })?;
         if store.tensors.insert(name.clone(), stored).is_some() {
-            let error = Error::new("IG0105", "two shards hold the same tensor");
+            let error = Error::new("IG0105", "two files hold the same tensor");
             return Err(error.file(path).at(&name));
         }
     }

@@ -113,7 +113,7 @@ impl Contents {
             "kind": kind,
             "members": self.members.iter().map(member).collect::<Vec<_>>(),
             "code_bytes": self.code,
-            "table_bytes": self.tables,
+            "tables_bytes": self.tables,
             "weights_bytes": self.weights,
             "writable_bytes": self.writable,
             "exported": self.exported,

@@ -14,8 +14,9 @@ use targets::pack::WeightLayout;
 /// What a verified module says about itself.
 pub fn inspect(path: &Path) -> Result<Found, Error> {
     let module = read_text(path)?;
-    let weights = WeightLayout::new(&module, targets::Arch::HOST);
-    let state = StateLayout::new(&module, weights.identity).map(|layout| layout.bytes).ok();
+    let arch = targets::Arch::HOST;
+    let weights = WeightLayout::new(&module, arch);
+    let state = StateLayout::new(&module, arch, weights.identity).map(|layout| layout.bytes).ok();
     let formats = formats(&module);
     Ok(Found {
         text: text(&module, &formats, weights.bytes, state),

@@ -35,8 +35,13 @@ pub fn chat(flags: &RunFlags) -> Result<(), Error> {
         return talk.answer(&message);
     }
     while let Some(line) = read_line()? {
-        if !line.trim().is_empty() {
-            talk.answer(&line)?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        match talk.answer(&line) {
+            // Something shorter may still be said.
+            Err(error) if error.code == NO_ROOM => say(error.to_string().trim_end()),
+            answered => answered?,
         }
     }
     Ok(())
@@ -68,6 +73,9 @@ fn read_line() -> Result<Option<String>, Error> {
     Ok((read > 0).then(|| line.trim_end_matches(['\r', '\n']).to_string()))
 }
 
+/// The code of a message for which the context has no room.
+const NO_ROOM: &str = "IG0401";
+
 /// A conversation.
 struct Talk<'f> {
     flags: &'f RunFlags,
@@ -87,10 +95,26 @@ impl Talk<'_> {
         Ok(tokens)
     }
 
-    /// Feeds a message and prints the answer as it comes.
-    fn answer(&mut self, message: &str) -> Result<(), Error> {
+    /// The tokens of a message and of the beginning of its answer, which must fit the context.
+    fn question(&mut self, message: &str) -> Result<Vec<i32>, Error> {
+        let before = self.after;
         let mut tokens = self.turn(Role::User, message)?;
         tokens.extend(self.turn(Role::Assistant, "")?);
+        let context = self.host.model.module.meta.context;
+        let left = context - u64::from(self.host.session.position());
+        if tokens.len() as u64 <= left {
+            return Ok(tokens);
+        }
+        self.after = before;
+        let found = format!("{} tokens; {left} of {context} are left", tokens.len());
+        Err(Error::new(NO_ROOM, "the message is too long")
+            .note(found)
+            .help("a shorter message, a new conversation, or --context N, at most the model's own"))
+    }
+
+    /// Feeds a message and prints the answer as it comes.
+    fn answer(&mut self, message: &str) -> Result<(), Error> {
+        let tokens = self.question(message)?;
         let mut writer = Writer::new(Form::Text(self.pieces.clone()), false);
         let done = generate(self.flags, &self.stops, self.host, &tokens, &mut writer)?;
         writer.finish()?;

@@ -37,7 +37,9 @@ pub fn invalid(note: impl Into<String>) -> Error {
 
 /// An error about a definition of another kind.
 pub fn unsupported(what: impl Into<String>) -> Error {
-    Error::new("IG0302", what).note("supported: byte-level BPE and SentencePiece BPE")
+    Error::new("IG0302", what)
+        .note("supported: byte-level BPE and SentencePiece BPE")
+        .help("without tokenizer.json a model directory is compiled too, to a library without text")
 }
 
 fn beyond(token: &str, id: u64, rows: u64) -> Error {

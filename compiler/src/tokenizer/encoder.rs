@@ -187,7 +187,7 @@ fn overlap(a: &str, b: &str) -> bool {
 
 /// The cut of a step before `ByteLevel`.
 fn cut(step: &Value) -> Result<Cut, String> {
-    let invalid = |why: String| format!("pre-tokenizer {}: {why}", brief(step));
+    let invalid = |why: String| format!("pre-tokenizer {} ({why})", brief(step));
     match step["type"].as_str() {
         Some("Digits") if step["individual_digits"] == true => {
             automaton::single(char::is_numeric).map_err(invalid)

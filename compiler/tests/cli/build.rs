@@ -35,6 +35,24 @@ fn a_library_and_its_header() {
     assert!(printed(&["inspect", library.to_str().unwrap()]).contains("undefined  none"));
 }
 
+/// Of every object format, with weights inside and beside.
+#[test]
+fn sizes_that_a_build_tells_are_those_of_its_library() {
+    for target in ["x86_64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-gnu"] {
+        for weights in ["embed", "external"] {
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().to_str().unwrap();
+            let build = ["build", &shared(), "-o", out, "--name", "m", "--target", target];
+            let told = json(&[&build[..], &["--weights", weights, "--json"]].concat());
+            let library = dir.path().join("libm.a").display().to_string();
+            let found = json(&["inspect", &library, "--json"]);
+            for key in ["code_bytes", "tables_bytes"] {
+                assert_eq!(told[key], found[key], "{target} {weights} {key}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_kind_of_output() {
     let dir = tempfile::tempdir().unwrap();

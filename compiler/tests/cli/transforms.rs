@@ -3,6 +3,9 @@
 use crate::{ingot, plain, printed};
 use std::fs;
 
+/// Of the residual stream of the model that ships.
+const WIDTH: usize = 192;
+
 #[test]
 fn a_rotated_model_says_the_same() {
     let model = plain();
@@ -13,6 +16,37 @@ fn a_rotated_model_says_the_same() {
     let expected = run(&[]);
     assert_eq!(run(&["--rotate", "hadamard", "--rotations", "r1,r2,r3,r4"]), expected);
     assert_eq!(run(&["--rotate", "hadamard", "--seed", "9"]), expected);
+}
+
+/// A safetensors file whose one tensor is the rotation of `order` that turns rows around.
+fn reversal(order: usize) -> Vec<u8> {
+    let bytes = 4 * order * order;
+    let header = format!(
+        r#"{{"R1":{{"dtype":"F32","shape":[{order},{order}],"data_offsets":[0,{bytes}]}}}}"#
+    );
+    let one = |i: usize| if i / order + i % order == order - 1 { 1f32 } else { 0.0 };
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.bytes());
+    file.extend((0..order * order).flat_map(|i| one(i).to_le_bytes()));
+    file
+}
+
+#[test]
+fn text_that_was_rotated_by_a_file_is_read_back_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    fs::write(path("r.safetensors"), reversal(WIDTH)).unwrap();
+    let (model, file) = (plain(), path("r.safetensors"));
+    let build =
+        |args: &[&str]| ingot(&[&["build", "--name", "m", "--quant", "f32"], args].concat());
+    let rotated = ["--rotate", &file, "--rotations", "r1", "--emit", "ir,lib", "-o", &path("one")];
+    assert_eq!(build(&[&[&model[..]], &rotated[..]].concat()).code, 0);
+    let text = path("one/m.ingot");
+    let again = [&text, "--blobs", &model, "-o", &path("two")];
+    let without = build(&again);
+    assert!(without.stderr.contains("--tensors FILE"), "{}", without.stderr);
+    assert_eq!(build(&[&again[..], &["--tensors", &file]].concat()).code, 0);
+    assert_eq!(fs::read(path("one/libm.a")).unwrap(), fs::read(path("two/libm.a")).unwrap());
 }
 
 #[test]

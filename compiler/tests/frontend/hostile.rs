@@ -113,10 +113,10 @@ const CONFIGURATIONS: &[(&str, &str, &str, &str)] = &[
     ("LlamaForCausalLM", r#"{"architectures": null}"#, "IG0203", "architectures"),
     ("MixtralForCausalLM", r#"{}"#, "IG0201", "many experts"),
     ("GPT2LMHeadModel", r#"{}"#, "IG0201", "supported: LlamaForCausalLM"),
-    ("Gemma2ForCausalLM", r#"{"attn_logit_softcapping": -1}"#, "IG0204", "more than 0"),
-    ("LlamaForCausalLM", r#"{"final_logit_softcapping": 30.0}"#, "IG0202", "capped logits"),
+    ("Gemma2ForCausalLM", r#"{"attn_logit_softcapping": -1}"#, "IG0204", "1e-6 to 1e6"),
+    ("Gemma3ForCausalLM", r#"{"attn_logit_softcapping": 50.0}"#, "IG0202", "a cap"),
+    ("LlamaForCausalLM", r#"{"final_logit_softcapping": 30.0}"#, "IG0202", "a cap"),
     ("Gemma3ForConditionalGeneration", r#"{}"#, "IG0201", "images"),
-    ("Gemma3ForCausalLM", r#"{}"#, "IG0203", "sliding_window"),
     ("Gemma3ForCausalLM", r#"{"hidden_activation": "relu"}"#, "IG0202", "gelu_pytorch_tanh"),
     ("Gemma3ForCausalLM", r#"{"use_bidirectional_attention": true}"#, "IG0202", "encoders"),
     (
@@ -140,7 +140,12 @@ const CONFIGURATIONS: &[(&str, &str, &str, &str)] = &[
     ("NeverHeardOf", r#"{}"#, "IG0201", "NeverHeardOf"),
     ("MistralForCausalLM", r#"{"sliding_window": -32}"#, "IG0204", "sliding_window"),
     ("MistralForCausalLM", r#"{"num_key_value_heads": null}"#, "IG0203", "num_key_value"),
-    ("Qwen2ForCausalLM", r#"{"use_sliding_window": true}"#, "IG0203", "sliding_window"),
+    (
+        "Qwen2ForCausalLM",
+        r#"{"layer_types": ["full_attention", "sliding_attention"]}"#,
+        "IG0202",
+        "sliding_attention",
+    ),
     ("Qwen3ForCausalLM", r#"{"head_dim": null}"#, "IG0203", "head_dim"),
     (
         "Qwen3ForCausalLM",

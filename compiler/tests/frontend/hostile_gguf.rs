@@ -3,6 +3,13 @@
 use super::hostile::expect;
 use super::support::{Blob, Case, Gguf, Kv, open_bytes};
 
+/// A Qwen with a window: which of its layers have it, no key says.
+fn windowed(arch: &'static str) -> Gguf {
+    let mut gguf = Gguf::model(arch);
+    gguf.set(&format!("{arch}.attention.sliding_window"), Kv::U32(8));
+    gguf
+}
+
 const GGUF: &[Case<Gguf>] = &[
     ("version 1", |g| g.version = 1, "IG0107", "version 1"),
     ("big-endian", |g| g.version = 3u32.swap_bytes(), "IG0107", "big-endian"),
@@ -11,6 +18,12 @@ const GGUF: &[Case<Gguf>] = &[
     ("split", |g| g.set("split.count", Kv::U32(2)), "IG0107", "llama-gguf-split --merge"),
     ("key twice", |g| g.keys.push(g.keys[0].clone()), "IG0106", "occurs twice"),
     ("no architecture", |g| drop(g.keys.remove(0)), "IG0203", "general.architecture"),
+    (
+        "window of which layers",
+        |g| *g = windowed("qwen2"),
+        "IG0202",
+        "a window of 8 in a context of 64",
+    ),
     ("phi", |g| g.set("general.architecture", Kv::Text("phi3")), "IG0201", "supported: llama"),
     ("number as text", |g| g.set("llama.block_count", Kv::Text("2")), "IG0204", "found \"2\""),
     ("no blocks", |g| g.set("llama.block_count", Kv::U32(0)), "IG0204", "llama.block_count"),

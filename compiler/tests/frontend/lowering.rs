@@ -150,8 +150,17 @@ fn windows_of_other_families() {
     check("mistral-window", &Files::model(&mistral).open().unwrap());
     let old = json!({"use_sliding_window": true, "sliding_window": 16, "max_window_layers": 1});
     assert_eq!(windows(&config_with("Qwen2ForCausalLM", old)), "all 16");
-    let new = json!({"sliding_window": 16, "layer_types": ["full_attention", "sliding_attention"]});
+    let new = json!({
+        "use_sliding_window": true, "sliding_window": 16,
+        "layer_types": ["full_attention", "sliding_attention"],
+    });
     assert_eq!(windows(&config_with("Qwen3ForCausalLM", new)), "all 16");
+    // A window as wide as the context is none.
+    let wide = json!({"use_sliding_window": true, "max_window_layers": 0, "sliding_window": 64});
+    assert_eq!(
+        Files::model(&config_with("Qwen2ForCausalLM", wide)).open().unwrap().config.local,
+        None
+    );
     let mut gguf = Gguf::model("llama");
     gguf.set("llama.attention.sliding_window", Kv::U32(32));
     assert_eq!(gguf.open().unwrap().module.graphs, module(&mistral).graphs);

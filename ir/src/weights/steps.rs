@@ -57,7 +57,8 @@ impl Operand {
 }
 
 /// Statistics are not in a history.
-const NEEDS_TEXT: &str = "rounding by gptq needs a text: give --calib FILE";
+const NEEDS_TEXT: &str =
+    "rounding by gptq needs a text: give --calib FILE, and --round as it was given then";
 
 /// Applies a step; `operand` is what it names.
 pub(super) fn apply(

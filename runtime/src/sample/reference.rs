@@ -8,7 +8,7 @@ use super::weight::{
 use std::cmp::Reverse;
 
 /// `NAME_sampling`, as a caller fills it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[repr(C)]
 pub struct Sampling {
     /// Bytes of this structure.

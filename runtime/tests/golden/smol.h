@@ -91,9 +91,9 @@ typedef char smol_sampling_has_48_bytes[sizeof(smol_sampling) == 48 ? 1 : -1];
 
 /* Unless it says otherwise, a function returns SMOL_OK or one of the errors above, and a call that
    fails leaves the state as it was. States are independent: calls may run at the same time if
-   neither state nor scratch is shared. A state holds no pointers and may be copied as bytes, to
-   another machine by smol_save and smol_load; it is SMOL_STATE_BYTES long and aligned to SMOL_ALIGN,
-   always. */
+   neither state nor scratch is shared. A state holds no pointers and may be copied as bytes; smol_save
+   and smol_load take a conversation to another machine, of another architecture if neither weights
+   nor cache are integers. A state is SMOL_STATE_BYTES long and aligned to SMOL_ALIGN, always. */
 
 /* Starts an empty conversation in memory of state_bytes >= SMOL_STATE_BYTES.
    Errors: CPU, ENV, SCRATCH, WEIGHTS, STATE, ALIGN, SIZE. */
@@ -143,7 +143,8 @@ int64_t smol_save(const void *state, void *out, size_t cap);
 
 /* Restores a saved conversation into a state, which need not be initialised. bytes may count more
    than was saved. Errors: ALIGN, BLOB, CPU; ARG if a pointer is NULL; MODEL if it was saved by another
-   model, or by a build of this one with another context or cache. */
+   model, by a build of this one with another context or cache, or with integers on another
+   architecture. */
 int32_t smol_load(void *state, const void *blob, size_t bytes);
 
 /* Turns a text into tokens and returns how many there are; BOS is not put before them. They are

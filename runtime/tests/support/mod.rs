@@ -12,7 +12,7 @@ use runtime::state::{self, StateLayout};
 use runtime::{cpu, errors, pieces, sample, save};
 use std::ffi::CStr;
 use targets::jit::{self, Code};
-use targets::{Emitter, Func, Target};
+use targets::{Arch, Emitter, Func, Target};
 
 /// This machine with all it has, and with what every machine of its kind has.
 pub fn hosts() -> Vec<Target> {
@@ -27,7 +27,8 @@ pub fn layout(context: u64, vocab: u64, dtype: DType) -> StateLayout {
         |name: &str, heads, head| Cache { name: name.into(), ty: Type::Kv { dtype, heads, head } };
     let meta = Meta { context, vocab, ..Meta::default() };
     let caches = vec![cache("a", 3, 64), cache("b", 3, 64), cache("c", 2, 48)];
-    StateLayout::new(&ir::Module { meta, caches, ..Default::default() }, 1).unwrap()
+    let module = ir::Module { meta, caches, ..Default::default() };
+    StateLayout::new(&module, Arch::HOST, 1).unwrap()
 }
 
 /// Emits everything; the functions come in the order of the fields of `Runtime`.

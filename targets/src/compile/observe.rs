@@ -21,7 +21,8 @@ pub struct Observer {
     pub watch: Watch,
     /// Its first argument, as an address; must stay valid as long as the code may run.
     pub user: usize,
-    /// Values of `f32` rows. A value that only an `add` reads is never in memory and not among them.
+    /// Values of `f32` rows, each the result of a step: what a step of several makes on its way is
+    /// never in memory.
     pub values: Vec<(GraphId, ValueId)>,
 }
 

@@ -10,7 +10,6 @@ use crate::plan::{Step, row_stride};
 use crate::records::worker;
 use crate::sync::share;
 use cranelift_codegen::ir::types::*;
-use ir::Op;
 
 /// `score`: `@head` with its last `linear` taken piece by piece. Parameters record, x, targets,
 /// logprobs.
@@ -24,20 +23,12 @@ pub(super) fn define_score(
     if w.inputs.observer.is_some_and(|o| o.watches(head)) {
         return Ok(define_observed(e, w, scratch));
     }
-    let (index, cap) = match w.plan.steps.last() {
-        Some(&Step::Inst(index)) => (index, None),
-        Some(&Step::LinearSoftcap { linear, softcap }) => (linear, Some(softcap)),
-        _ => return Err(unfit()),
-    };
-    let inst = &w.graph.insts[index];
-    let last = cap.map_or(inst, |softcap| &w.graph.insts[softcap]);
-    let plain = inst.op == Op::Linear && inst.args.len() == 2;
-    if !plain || last.result != w.graph.result || !w.params_are_rows() {
-        return Err(unfit());
-    }
-    let product = w.product(index);
-    let cap = cap.map(|_| (w.softcap(), cap_of(&last.op)));
-    let pieces = score::define_pieces(e, product.kernel, cap, module.meta.vocab);
+    let (index, cap) = logits(w).ok_or_else(|| CompileError {
+        what: "@head must end in a linear without bias, or a softcap of one".into(),
+    })?;
+    let (inst, product) = (&w.graph.insts[index], w.product(index));
+    let softcap = cap.map(|cap| (w.softcap(), cap));
+    let pieces = score::define_pieces(e, product.kernel, softcap, module.meta.vocab);
     let merge = score::define_merge(e, module.meta.vocab);
     let chosen = *scratch;
     let partial = (chosen + 4 * w.inputs.chunk).next_multiple_of(64);
@@ -80,8 +71,17 @@ pub(super) fn define_score(
     Ok(f)
 }
 
-fn unfit() -> CompileError {
-    CompileError { what: "@head must end in a linear without bias, or a softcap of one".into() }
+/// The `linear` of the logits, where it and their cap are all of the last step, and the cap.
+fn logits(w: &Writer) -> Option<(usize, Option<f64>)> {
+    let (linear, cap) = match *w.plan.steps.last()? {
+        Step::Inst(linear) => (linear, None),
+        Step::LinearSoftcap { linear, softcap } => {
+            (linear, Some(cap_of(&w.graph.insts[softcap].op)))
+        }
+        _ => return None,
+    };
+    let plain = w.graph.logits() == Some(linear) && w.graph.insts[linear].args.len() == 2;
+    (plain && w.params_are_rows()).then_some((linear, cap))
 }
 
 /// `score` for who watches values of `@head`: the head of every row, logits and all; leaves no

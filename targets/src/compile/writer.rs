@@ -27,7 +27,6 @@ enum Memory {
     Value(Place, u64),
     Cache(Arg),
     Angles,
-    Private,
 }
 
 impl Memory {
@@ -308,7 +307,6 @@ impl Writer<'_> {
             Op::Attention { .. } => {
                 let Arg::Value(kv) = inst.args[1] else { unreachable!("verified") };
                 let reads = [&reads[..], &[Memory::Cache(self.cache_of(kv))]].concat();
-                let writes = [&writes[..], &[Memory::Private]].concat();
                 self.meet(s, Cut::Other, &reads, &writes);
                 self.attention(s, index);
             }

@@ -92,48 +92,41 @@ fn define(e: &mut Emitter, name: &str, f: impl for<'k> Fn(Val<'k>, Val<'k>) -> V
     function
 }
 
-/// Emits `scale`: `y = x · by`. Parameters: x, y, rows, row stride in bytes, first and end byte of
-/// the columns in a row, multiples of 16, the bits of the factor.
+/// Emits `scale`: `y = x · by`; the number is `by`.
 pub fn define_scale(e: &mut Emitter) -> Func {
-    let f = e.declare("scale", &[I64; 7], &[]);
-    e.define(&f, Tuning::Optimised, |k, args| {
-        let [x, y, rows, stride, first, end, by] = args else {
-            unreachable!("seven parameters are declared")
-        };
-        let (x, y) = (k.var(*x), k.var(*y));
-        let by = by.truncate(I32).cast(F32).splat(F32X4);
-        k.each(k.i64(0), *rows, 1, |_| {
-            k.each(*first, *end, 16, |i| {
-                (y.get() + i).store(0, (x.get() + i).load(F32X4, 0) * by);
-            });
-            x.set(x.get() + *stride);
-            y.set(y.get() + *stride);
-        });
-        k.ret(&[]);
-    });
-    f
+    define_unary(e, "scale", |x, [by]| x * by)
 }
 
-/// Emits `softcap`: `y = cap · tanh(x · by)`. Parameters: x, y, rows, row stride in bytes, first and
-/// end byte of the columns in a row, multiples of 16, the bits of `by` and `cap`.
+/// Emits `softcap`: `y = cap · tanh(x · by)`; the numbers are `by` and `cap`.
 pub fn define_softcap(e: &mut Emitter) -> Func {
-    let f = e.declare("softcap", &[I64; 8], &[]);
-    e.define(&f, Tuning::Optimised, |k, args| {
-        let [x, y, rows, stride, first, end, by, cap] = args else {
-            unreachable!("eight parameters are declared")
+    define_unary(e, "softcap", |x, [by, cap]| cap * tanh(x * by))
+}
+
+/// Parameters: x, y, rows, row stride in bytes, first and end byte of the columns in a row,
+/// multiples of 16, the bits of `N` numbers.
+fn define_unary<const N: usize>(
+    e: &mut Emitter,
+    name: &str,
+    f: impl for<'k> Fn(Val<'k>, [Val<'k>; N]) -> Val<'k>,
+) -> Func {
+    let function = e.declare(name, &vec![I64; 6 + N], &[]);
+    e.define(&function, Tuning::Optimised, |k, args| {
+        let [x, y, rows, stride, first, end, numbers @ ..] = args else {
+            unreachable!("six parameters and more are declared")
         };
         let (x, y) = (k.var(*x), k.var(*y));
-        let [by, cap] = [by, cap].map(|bits| bits.truncate(I32).cast(F32).splat(F32X4));
+        let number = |n: usize| numbers[n].truncate(I32).cast(F32).splat(F32X4);
+        let numbers = std::array::from_fn(number);
         k.each(k.i64(0), *rows, 1, |_| {
             k.each(*first, *end, 16, |i| {
-                (y.get() + i).store(0, cap * tanh((x.get() + i).load(F32X4, 0) * by));
+                (y.get() + i).store(0, f((x.get() + i).load(F32X4, 0), numbers));
             });
             x.set(x.get() + *stride);
             y.set(y.get() + *stride);
         });
         k.ret(&[]);
     });
-    f
+    function
 }
 
 /// Two numbers as `softcap` takes them: `by` and `cap`.

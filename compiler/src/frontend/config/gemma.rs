@@ -14,11 +14,8 @@ pub struct Caps {
     pub logits: Option<f64>,
 }
 
-/// Keys of the caps, the same in both kinds of checkpoints, and Gemma 2's own.
-const CAPS: [(&str, f64); 2] =
-    [("attn_logit_softcapping", 50.0), ("final_logit_softcapping", 30.0)];
-/// Caps that are believed: 1/cap must be a number too.
-const CAP_MAX: f64 = 1e30;
+/// Caps that are believed.
+const CAP_MAX: f64 = 1e6;
 /// The width that Gemma 2's scores are scaled by where a file does not tell.
 const GEMMA2_SCORED: u64 = 256;
 
@@ -27,21 +24,24 @@ pub fn embed_scale(family: Family, hidden: u64) -> Option<f64> {
     family.is_gemma().then(|| (hidden as f64).sqrt())
 }
 
-/// The caps: those that are written down, or Gemma 2's own; null is none, and so is 0 in GGUF.
+/// The caps, whose keys are the same in both kinds of checkpoints.
 pub fn caps(keys: &Keys, family: Family) -> Result<Caps, Error> {
-    let one = |(key, usual): (&str, f64)| {
-        let known = family == Family::Gemma2 && !keys.is_null(key);
-        match keys.float(key)?.or(known.then_some(usual)) {
-            None | Some(0.0) => Ok(None),
-            Some(_) if !family.has_caps() => {
-                Err(keys.unsupported(key, "capped logits are supported in Gemma 2 and 3 only"))
-            }
-            Some(cap) if (1.0 / CAP_MAX..CAP_MAX).contains(&cap) => Ok(Some(cap)),
-            Some(cap) => Err(keys.wrong(key, &Value::from(cap), "more than 0")),
-        }
-    };
-    let [scores, logits] = CAPS;
-    Ok(Caps { scores: one(scores)?, logits: one(logits)? })
+    let second = family == Family::Gemma2;
+    let own = |cap: f64| second.then_some(cap);
+    Ok(Caps {
+        scores: cap(keys, "attn_logit_softcapping", own(50.0), second)?,
+        logits: cap(keys, "final_logit_softcapping", own(30.0), family.is_gemma_from_2())?,
+    })
+}
+
+/// One cap: what is written down, or the family's own; null and 0 are none.
+fn cap(keys: &Keys, key: &str, own: Option<f64>, known: bool) -> Result<Option<f64>, Error> {
+    match keys.float(key)?.or(own.filter(|_| !keys.is_null(key))) {
+        None | Some(0.0) => Ok(None),
+        Some(_) if !known => Err(keys.unsupported(key, "this model is not known to have a cap")),
+        Some(cap) if (1.0 / CAP_MAX..=CAP_MAX).contains(&cap) => Ok(Some(cap)),
+        Some(cap) => Err(keys.wrong(key, &Value::from(cap), "1e-6 to 1e6")),
+    }
 }
 
 /// The width under the root of the factor on scores, of config.json.
@@ -58,7 +58,20 @@ pub fn scored_hf(keys: &Keys, family: Family, head: u64) -> Result<u64, Error> {
 /// share of the hidden state.
 pub fn scored_gguf(family: Family, [blocks, hidden, heads, head]: [u64; 4]) -> u64 {
     match (family, blocks) {
-        (Family::Gemma2, 46) | (Family::Gemma3, 62) => hidden / heads,
+        (Family::Gemma2, 46) | (Family::Gemma3, 62) => (hidden / heads).max(1),
         _ => head,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_width_is_nothing() {
+        let scored = |family, blocks| scored_gguf(family, [blocks, 8, 16, 24]);
+        assert_eq!(scored(Family::Gemma2, 46), 1);
+        assert_eq!(scored(Family::Gemma3, 62), 1);
+        assert_eq!(scored(Family::Gemma2, 26), 24);
     }
 }

@@ -45,7 +45,7 @@ pub fn read(metadata: &Metadata, store: &BlobSource) -> Result<Config, Error> {
     let blocks = count(keys, "block_count", limit::BLOCKS)?;
     let mut rope = rope::gguf(keys, head)?;
     rope_freqs(&mut rope, store)?;
-    let local = local::gguf(keys, &local::Model { family, blocks, context, rope: &rope })?;
+    let local = local::gguf(keys, &local::Facts { family, blocks, context, rope: &rope })?;
     let vocab = vocab(metadata, keys, store)?;
     let tokens = general.with_prefix("tokenizer.ggml.");
     Ok(Config {
@@ -66,7 +66,7 @@ pub fn read(metadata: &Metadata, store: &BlobSource) -> Result<Config, Error> {
         attention_bias: attention_bias(family, store),
         mlp_bias: has(store, "bgate"),
         qk_norm: matches!(family, Family::Qwen3 | Family::Gemma3),
-        sandwich: family.has_sandwich(),
+        sandwich: family.is_gemma_from_2(),
         gate: if family.is_gemma() { Gate::Gelu } else { Gate::Silu },
         embed_scale: gemma::embed_scale(family, hidden),
         score_scale: score_scale(gemma::scored_gguf(family, [blocks, hidden, heads, head])),

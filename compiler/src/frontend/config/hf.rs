@@ -60,8 +60,7 @@ fn from_keys(keys: &Keys) -> Result<Config, Error> {
         _ => Spelling::Plain,
     };
     let rope = rope::hf(keys, head, spelling)?;
-    let model = local::Model { family, blocks, context, rope: &rope };
-    let local = local::hf(keys, &model)?;
+    let local = local::hf(keys, &local::Facts { family, blocks, context, rope: &rope })?;
     let vocab = count(keys, "vocab_size", limit::VOCAB)?;
     let mobile = |key: &str| match family {
         Family::MobileLlm => keys.flag(key),
@@ -85,7 +84,7 @@ fn from_keys(keys: &Keys) -> Result<Config, Error> {
         attention_bias: attention_bias(keys, family)?,
         mlp_bias: matches!(family, Family::Llama | Family::MobileLlm) && keys.flag("mlp_bias")?,
         qk_norm: matches!(family, Family::Qwen3 | Family::Gemma3),
-        sandwich: family.has_sandwich(),
+        sandwich: family.is_gemma_from_2(),
         gate: if family.is_gemma() { Gate::Gelu } else { Gate::Silu },
         embed_scale: gemma::embed_scale(family, hidden),
         score_scale: score_scale(gemma::scored_hf(keys, family, head)?),

@@ -1,7 +1,7 @@
 //! Layers that see a window of positions only.
 
 use super::rope::{self, Spelling};
-use super::{Family, count, count_or, limit, refuse_window};
+use super::{Family, count, count_or, limit};
 use crate::Error;
 use crate::frontend::json::Keys;
 use ir::{Rope, RopeScaling};
@@ -18,8 +18,8 @@ pub struct Local {
     pub rope: Rope,
 }
 
-/// What a model is otherwise, as far as its windows depend on it.
-pub struct Model<'r> {
+/// What else a model's windows depend on.
+pub struct Facts<'r> {
     /// Its family.
     pub family: Family,
     /// How many layers it has.
@@ -30,14 +30,16 @@ pub struct Model<'r> {
     pub rope: &'r Rope,
 }
 
-/// The window of Gemma 2 where a file does not tell.
-const GEMMA2_WINDOW: u64 = 4096;
+/// The window of Gemma 2, Mistral and Qwen where a file does not tell.
+const WINDOW: u64 = 4096;
+/// The first layer of Qwen with a window, where a file does not tell.
+const QWEN_FIRST: u64 = 28;
 /// The rotary base of Gemma 3's layers with a window.
 const GEMMA3_THETA: f64 = 10_000.0;
 
-impl Model<'_> {
+impl Facts<'_> {
     /// Layers from `first` on see a window.
-    fn from(&self, first: u64) -> Vec<bool> {
+    fn windowed_from(&self, first: u64) -> Vec<bool> {
         (0..self.blocks).map(|n| n >= first).collect()
     }
 
@@ -51,54 +53,54 @@ impl Model<'_> {
         if self.family == Family::Gemma2 { 2 } else { 6 }
     }
 
-    fn local(&self, layers: Vec<bool>, window: u64, rope: Rope) -> Local {
-        Local { layers, window: (window < self.context).then_some(window), rope }
+    /// The layers, unless they are like all others.
+    fn local(&self, layers: Vec<bool>, window: u64, rope: Rope) -> Option<Local> {
+        let window = (window < self.context).then_some(window);
+        let differ = window.is_some() || rope != *self.rope;
+        (differ && layers.contains(&true)).then_some(Local { layers, window, rope })
     }
 }
 
-/// From config.json.
-pub fn hf(keys: &Keys, model: &Model) -> Result<Option<Local>, Error> {
+/// From config.json, as transformers reads it.
+pub fn hf(keys: &Keys, facts: &Facts) -> Result<Option<Local>, Error> {
     let layers = match keys.get("layer_types") {
-        Some(kinds) => kinds_of(keys, kinds, model.blocks)?,
-        None => layers_of_family(keys, model)?,
+        Some(kinds) => kinds_of(keys, kinds, facts)?,
+        None => layers_of_family(keys, facts)?,
     };
     if !layers.contains(&true) {
         return Ok(None);
     }
-    let key = "sliding_window";
-    let window = match model.family {
-        Family::Gemma2 => count_or(keys, key, limit::CONTEXT, GEMMA2_WINDOW)?,
-        _ => count(keys, key, limit::CONTEXT)?,
+    let window = count_or(keys, "sliding_window", limit::CONTEXT, WINDOW)?;
+    let rope = match facts.family {
+        Family::Gemma3 => rope::hf(keys, facts.rope.head, Spelling::Local { theta: GEMMA3_THETA })?,
+        _ => facts.rope.clone(),
     };
-    let rope = match model.family {
-        Family::Gemma3 => rope::hf(keys, model.rope.head, Spelling::Local { theta: GEMMA3_THETA })?,
-        _ => model.rope.clone(),
-    };
-    Ok(Some(model.local(layers, window, rope)))
+    Ok(facts.local(layers, window, rope))
 }
 
 /// Which layers see a window, if the file does not tell layer by layer.
-fn layers_of_family(keys: &Keys, model: &Model) -> Result<Vec<bool>, Error> {
-    let none = model.blocks;
-    Ok(match model.family {
-        Family::Llama | Family::MobileLlm | Family::Gemma => model.from(none),
-        Family::Mistral => model.from(keys.get("sliding_window").map_or(none, |_| 0)),
+fn layers_of_family(keys: &Keys, facts: &Facts) -> Result<Vec<bool>, Error> {
+    let none = facts.blocks;
+    Ok(match facts.family {
+        Family::Llama | Family::MobileLlm | Family::Gemma => facts.windowed_from(none),
+        Family::Mistral if keys.is_null("sliding_window") => facts.windowed_from(none),
+        Family::Mistral => facts.windowed_from(0),
         Family::Qwen2 | Family::Qwen3 => match keys.flag("use_sliding_window")? {
-            true => model.from(keys.int("max_window_layers")?.unwrap_or(0)),
-            false => model.from(none),
+            true => facts.windowed_from(keys.int("max_window_layers")?.unwrap_or(QWEN_FIRST)),
+            false => facts.windowed_from(none),
         },
         Family::Gemma2 | Family::Gemma3 => {
             let key = match keys.get("sliding_window_pattern") {
                 Some(_) => "sliding_window_pattern",
                 None => "_sliding_window_pattern",
             };
-            model.but_every(count_or(keys, key, limit::BLOCKS, model.pattern())?)
+            facts.but_every(count_or(keys, key, limit::BLOCKS, facts.pattern())?)
         }
     })
 }
 
-fn kinds_of(keys: &Keys, kinds: &Value, blocks: u64) -> Result<Vec<bool>, Error> {
-    let key = "layer_types";
+fn kinds_of(keys: &Keys, kinds: &Value, facts: &Facts) -> Result<Vec<bool>, Error> {
+    let (key, blocks) = ("layer_types", facts.blocks);
     let list = kinds.as_array().filter(|list| list.len() as u64 == blocks);
     let expected = format!("a list of {blocks}, num_hidden_layers");
     let list = list.ok_or_else(|| keys.wrong(key, kinds, &expected))?;
@@ -109,45 +111,53 @@ fn kinds_of(keys: &Keys, kinds: &Value, blocks: u64) -> Result<Vec<bool>, Error>
             .unsupported(key, format!("layers of type {kind} are not supported"))
             .note("supported: full_attention, sliding_attention")),
     };
-    list.iter().map(kind).collect()
+    let layers: Vec<bool> = list.iter().map(kind).collect::<Result<_, _>>()?;
+    let windows = match facts.family {
+        Family::Qwen2 | Family::Qwen3 => keys.flag("use_sliding_window")?,
+        Family::Gemma2 | Family::Gemma3 => true,
+        Family::Llama | Family::MobileLlm | Family::Gemma | Family::Mistral => false,
+    };
+    match layers.contains(&true) && !windows {
+        true => Err(keys.unsupported(key, "this model has no layers of type sliding_attention")),
+        false => Ok(layers),
+    }
 }
 
 /// From GGUF metadata, which leaves the pattern to the architecture.
-pub fn gguf(keys: &Keys, model: &Model) -> Result<Option<Local>, Error> {
+pub fn gguf(keys: &Keys, facts: &Facts) -> Result<Option<Local>, Error> {
     let key = "attention.sliding_window";
-    let (layers, window) = match model.family {
-        Family::Gemma2 => {
-            (gemma_layers(keys, model)?, count_or(keys, key, limit::CONTEXT, GEMMA2_WINDOW)?)
-        }
-        Family::Gemma3 => (gemma_layers(keys, model)?, count(keys, key, limit::CONTEXT)?),
-        // A Mistral: every layer has it.
-        Family::Llama if keys.int(key)?.unwrap_or(0) > 0 => {
-            (model.from(0), count(keys, key, limit::CONTEXT)?)
-        }
-        _ => {
-            refuse_window(keys, key, model.context)?;
-            return Ok(None);
-        }
-    };
-    let rope = match model.family {
-        Family::Gemma3 => {
+    let window = keys.int(key)?.filter(|&window| window > 0);
+    let (layers, rope) = match (facts.family, window) {
+        (Family::Gemma2, _) => (gemma_layers(keys, facts)?, facts.rope.clone()),
+        (Family::Gemma3, _) => {
             let theta = rope::theta(keys, "rope.freq_base_swa")?.unwrap_or(GEMMA3_THETA);
-            Rope { head: model.rope.head, theta, scaling: RopeScaling::None }
+            let rope = Rope { head: facts.rope.head, theta, scaling: RopeScaling::None };
+            (gemma_layers(keys, facts)?, rope)
         }
-        _ => model.rope.clone(),
+        (_, None) => return Ok(None),
+        // A Mistral: every layer has it.
+        (Family::Llama, Some(_)) => (facts.windowed_from(0), facts.rope.clone()),
+        (_, Some(window)) if window >= facts.context => return Ok(None),
+        (_, Some(window)) => {
+            return Err(keys
+                .unsupported(key, "which layers see a window is not known")
+                .note(format!("found a window of {window} in a context of {}", facts.context))
+                .help("use the model's Hugging Face directory, whose config.json says it"));
+        }
     };
-    let some = layers.contains(&true);
-    Ok(some.then(|| model.local(layers, window, rope)))
+    let window = match facts.family {
+        Family::Gemma2 => count_or(keys, key, limit::CONTEXT, WINDOW)?,
+        _ => count(keys, key, limit::CONTEXT)?,
+    };
+    Ok(facts.local(layers, window, rope))
 }
 
-fn gemma_layers(keys: &Keys, model: &Model) -> Result<Vec<bool>, Error> {
+fn gemma_layers(keys: &Keys, facts: &Facts) -> Result<Vec<bool>, Error> {
     let key = "attention.sliding_window_pattern";
-    match keys.get(key) {
-        Some(Value::Array(flags)) => {
-            let flags: Option<Vec<bool>> = flags.iter().map(Value::as_bool).collect();
-            let flags = flags.filter(|flags| flags.len() as u64 == model.blocks);
-            flags.ok_or_else(|| keys.missing(key))
-        }
-        _ => Ok(model.but_every(count_or(keys, key, limit::BLOCKS, model.pattern())?)),
-    }
+    let Some(found @ Value::Array(flags)) = keys.get(key) else {
+        return Ok(facts.but_every(count_or(keys, key, limit::BLOCKS, facts.pattern())?));
+    };
+    let flags: Option<Vec<bool>> = flags.iter().map(Value::as_bool).collect();
+    let flags = flags.filter(|flags| flags.len() as u64 == facts.blocks);
+    flags.ok_or_else(|| keys.wrong(key, found, &format!("{} truth values", facts.blocks)))
 }
