@@ -148,9 +148,12 @@ fn targets_that_are_not_to_be_had() {
     let build = ["build", &model, "-o", "unused"];
     for (flags, word) in [
         (["--target", "wasm32-unknown-unknown"], "supported"),
-        (["--target", "aarch64-pc-windows-msvc"], "no coff of AArch64"),
+        (["--target", "aarch64-pc-windows-msvc"], "is not known"),
+        (["--target", "aarch64_be-unknown-linux-gnu"], "is not known"),
+        (["--target", "x86_64-unknown-uefi"], "is not known"),
         (["-C", "target-cpu=pentium"], "known"),
         (["-C", "target-feature=+warp"], "+warp"),
+        (["-C", "target-feature=é"], "é"),
     ] {
         fails(&[&build[..], &flags].concat(), 2, &["error[IG0402]", word, "ingot targets"]);
     }

@@ -109,7 +109,8 @@ fn what_cannot_be_is_refused() {
         (&["--passes", "rotate"], 1, "run `fold_norms` first"),
         (&["--smooth", "2"], 2, "a number from 0 to 1"),
         (&["--rotations", "r1"], 2, "--rotate"),
-        (&["--rotate", "no/file"], 1, "error[IG0101]"),
+        (&["--rotate", "no/file.safetensors"], 1, "error[IG0101]"),
+        (&["--rotate", "hadamrd"], 2, "hadamard, auto, learned"),
         (&["--passes", "smooth"], 1, "calibration"),
     ] {
         let ended = ingot(&[&["opt", &model][..], args].concat());

@@ -296,7 +296,7 @@ fn contradictory_shards() {
         (
             "twice",
             json!({"weight_map": {"model.norm.weight": "a.safetensors", "x": "c.safetensors"}}),
-            "two shards hold the same tensor",
+            "two files hold the same tensor",
         ),
     ];
     for (case, index, words) in cases {
