@@ -112,10 +112,11 @@ fn select_weight(
         && !format.fits(*columns)
     {
         let why = format!(
-            "groups of {format} do not divide the {columns} columns of ${} (\"{}\"); choose a group \
-             that divides every width of the model",
+            "groups of {format} do not divide the {columns} columns of ${} (\"{}\"); a recipe gives \
+             it a group that does, as in \"{}\" = \"i4g16\"",
             weight.name,
-            ir::weights::label(weight)
+            ir::weights::label(weight),
+            weight.name
         );
         return Err(PassError { pass: PASS, why });
     }

@@ -15,7 +15,7 @@ use crate::Error;
 use crate::tokenizer::Ids;
 use gemma::Caps;
 use ir::{Gate, Rope};
-use local::Local;
+pub use local::Local;
 use serde_json::Value;
 
 /// The architectures that are compiled; they differ in biases, norms and defaults.

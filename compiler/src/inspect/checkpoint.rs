@@ -1,10 +1,11 @@
 //! A checkpoint: hyper-parameters, tensors, tokenizer.
 
 use super::Found;
+use crate::frontend::config::Local;
 use crate::frontend::{self, Checkpoint, Config};
 use crate::tokenizer::{Alphabet, Tokenizer};
 use crate::{Error, output};
-use ir::{Rope, RopeScaling};
+use ir::{Gate, Rope, RopeScaling};
 use output::grouped;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -108,11 +109,7 @@ fn shape(config: &Config) -> Vec<(&'static str, String)> {
         1 => config.blocks.to_string(),
         calls => format!("{}, each called {calls} times in a row", config.blocks),
     };
-    let mut extras = vec![if config.tied { "tied embeddings" } else { "own output matrix" }];
-    extras.extend(config.attention_bias.contains(&true).then_some("biases in attention"));
-    extras.extend(config.mlp_bias.then_some("biases in the feed-forward part"));
-    extras.extend(config.qk_norm.then_some("norms of q and k"));
-    vec![
+    let mut rows = vec![
         ("width", format!("{hidden}, {ffn} in the feed-forward part")),
         ("blocks", blocks),
         ("heads", format!("{heads} of {head}, {kv_heads} for keys and values")),
@@ -120,8 +117,35 @@ fn shape(config: &Config) -> Vec<(&'static str, String)> {
         ("context", grouped(*context)),
         ("rope", rope(&config.rope)),
         ("norm", format!("eps {:e}", config.eps)),
-        ("with", extras.join(", ")),
-    ]
+    ];
+    rows.extend(config.local.as_ref().map(|local| ("windows", windows(local))));
+    rows.push(("with", extras(config).join(", ")));
+    rows
+}
+
+fn windows(local: &Local) -> String {
+    let count = local.layers.iter().filter(|is_local| **is_local).count();
+    let seen = match local.window {
+        Some(window) => format!("{} positions", grouped(window)),
+        None => "all positions".into(),
+    };
+    format!("{count} of {} blocks see {seen}; rope {}", local.layers.len(), rope(&local.rope))
+}
+
+fn extras(config: &Config) -> Vec<String> {
+    let cap = |what: &str, cap: Option<f64>| cap.map(|cap| format!("{what} below {cap}"));
+    let tied = if config.tied { "tied embeddings" } else { "own output matrix" };
+    let flags = [
+        (true, tied),
+        (config.attention_bias.contains(&true), "biases in attention"),
+        (config.mlp_bias, "biases in the feed-forward part"),
+        (config.qk_norm, "norms of q and k"),
+        (config.sandwich, "norms behind sub-layers"),
+        (config.gate == Gate::Gelu, "GELU"),
+    ];
+    let flags = flags.into_iter().filter(|(has, _)| *has).map(|(_, what)| what.to_string());
+    let caps = [cap("scores", config.caps.scores), cap("logits", config.caps.logits)];
+    flags.chain(caps.into_iter().flatten()).collect()
 }
 
 fn rope(rope: &Rope) -> String {
@@ -192,7 +216,10 @@ fn json(checkpoint: &Checkpoint, format: &str, groups: &[Group]) -> Value {
             "context": config.context, "eps": config.eps, "rope": rope(&config.rope),
             "tied": config.tied, "attention_bias": config.attention_bias,
             "mlp_bias": config.mlp_bias, "qk_norm": config.qk_norm, "bos": config.bos,
-            "eos": config.eos,
+            "eos": config.eos, "score_cap": config.caps.scores, "logit_cap": config.caps.logits,
+            "windowed": config.local.as_ref().map(|local| &local.layers),
+            "window": config.local.as_ref().and_then(|local| local.window),
+            "window_rope": config.local.as_ref().map(|local| rope(&local.rope)),
         },
         "parameters": parameters(checkpoint),
         "bytes": groups.iter().map(|g| g.bytes).sum::<u64>(),

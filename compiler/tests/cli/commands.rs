@@ -223,3 +223,18 @@ fn a_template_that_cannot_be_compiled_is_named_with_its_line() {
     let header = fs::read_to_string(out.join("smol.h")).unwrap();
     assert!(header.contains("#define SMOL_HAS_CHAT 0") && header.contains("no chat: line 4"));
 }
+
+#[test]
+fn inspect_tells_what_sets_a_gemma_apart() {
+    let gemma = |n: u32| format!("{}/../tests/gemma/{n}", env!("CARGO_MANIFEST_DIR"));
+    let second = printed(&["inspect", &gemma(2)]);
+    for words in
+        ["2 of 4 blocks see 9 positions; rope theta 10000", "scores below 1, logits below 1"]
+    {
+        assert!(second.contains(words), "{second}");
+    }
+    let third = json(&["inspect", &gemma(3), "--json"]);
+    let config = &third["config"];
+    assert_eq!(config["windowed"], serde_json::json!([true, false, true, false]));
+    assert_eq!((&config["window"], &config["score_cap"]), (&9.into(), &serde_json::Value::Null));
+}
