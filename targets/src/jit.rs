@@ -1,12 +1,19 @@
 //! The same functions in the memory of this process.
 
 use crate::target::Target;
-use cranelift_jit::{JITBuilder, JITModule};
+use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, default_libcall_names};
+
+/// Addresses that a module has for code and constants: more than any model needs, and few enough that
+/// 32 bits lead from any of them to any other. Memory is taken as it is used.
+const ARENA_BYTES: usize = 1 << 29;
 
 /// An empty module in memory.
 pub fn module(target: &Target) -> JITModule {
-    JITModule::new(JITBuilder::with_isa(target.ordered.clone(), default_libcall_names()))
+    let mut builder = JITBuilder::with_isa(target.ordered.clone(), default_libcall_names());
+    let arena = ArenaMemoryProvider::new_with_size(ARENA_BYTES);
+    builder.memory_provider(Box::new(arena.expect("the system has addresses for code")));
+    JITModule::new(builder)
 }
 
 /// Code in memory, ready to be called. Freed when dropped.
