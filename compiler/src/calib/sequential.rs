@@ -129,11 +129,11 @@ impl Work<'_> {
     fn head(&mut self, flow: &Tensor) -> Result<(), ObserveError> {
         let head = self.float.graph(self.float.graph_named("head").expect("verified"));
         let matrix = head.logits().map(|linear| head.insts[linear].args[1]);
-        let Some(ir::Arg::Weight(id)) = &matrix else { return Ok(()) };
-        if self.asked(*id) {
+        let Some(ir::Arg::Weight(id)) = matrix else { return Ok(()) };
+        if self.asked(id) {
             let mut sums = Accumulator::new(flow.dims[1] as usize, true);
             sums.add(&flow.data);
-            self.round(*id, &sums.finish().second.unwrap_or_default())?;
+            self.round(id, &sums.finish().second.unwrap_or_default())?;
         }
         Ok(())
     }
